@@ -1,0 +1,191 @@
+"""The commands. Each returns a plan; it runs only after every flag has been understood."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fire
+from fire.decorators import SetParseFn
+
+from launcher.config import ConfigError
+
+
+class Plan:
+    """What a command will do. Opaque to fire, which would call or descend into anything else."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[[], int | None]):
+        self._run = run
+
+
+class Commands:
+    """Organza: GAN image-to-image training, from a folder of images to translated pictures.
+
+    Start with `pack`, then `show` a recipe, `train` it, and `translate` new maps.
+    """
+
+    @SetParseFn(str)
+    def pack(
+        self,
+        source: str,
+        out: str,
+        layout: str = "auto",
+        split: str = "train",
+        num_labels: str = "",
+        workers: str = "0",
+    ) -> Plan:
+        """Pack a folder of images into tar shards, or build the sample data set `earth`.
+
+        Args:
+            source: folder with SPLIT_label, SPLIT_inst (optional) and SPLIT_img, or with SPLIT_A
+                and SPLIT_B; or the word `earth` for a sample made of satellite images.
+            out: folder for the shards (for `earth`: for the images and the shards).
+            layout: labels (pix2pixHD), pairs (A/B), or auto.
+            split: train, test, val ...: which part of the source.
+            num_labels: refuse label ids that are not below this number.
+            workers: processes; 0 for one per core.
+        """
+        from launcher import packing
+
+        counts = integers("pack", num_labels=num_labels or "0", workers=workers)
+        return Plan(lambda: packing.pack(Path(source), Path(out), layout, split, **counts))
+
+    @SetParseFn(str)
+    def verify(self, shards: str) -> Plan:
+        """Read every byte of packed shards and check it against the manifest.
+
+        Args:
+            shards: folder made by `pack`.
+        """
+        from launcher import packing
+
+        return Plan(lambda: packing.verify(Path(shards)))
+
+    @SetParseFn(str)
+    def train(self, config: str, **overrides: str) -> Plan:
+        """Train a recipe; the same command again resumes the run. Worker entry of all launchers.
+
+        Args:
+            config: a YAML file, or the name of a recipe in launcher/configs.
+            overrides: any option of the recipe by its dotted name: --optim.lr=1e-4.
+        """
+        from launcher import wiring
+
+        return Plan(lambda: wiring.train(load(config, overrides)))
+
+    @SetParseFn(str)
+    def show(self, config: str, **overrides: str) -> Plan:
+        """Print the resolved configuration of a recipe, with its overrides, and stop.
+
+        Args:
+            config: a YAML file, or the name of a recipe in launcher/configs.
+            overrides: any option of the recipe by its dotted name: --optim.lr=1e-4.
+        """
+        return Plan(lambda: print(load(config, overrides).to_yaml(), end=""))
+
+    @SetParseFn(str)
+    def translate(
+        self,
+        checkpoint: str,
+        source: str,
+        out: str,
+        split: str = "",
+        weights: str = "ema",
+    ) -> Plan:
+        """Turn a folder of label (and instance) maps into PNG pictures.
+
+        Args:
+            checkpoint: a run folder (its newest checkpoint), or one checkpoint.
+            source: folder laid out as for `pack`; photos are not needed.
+            out: folder for the pictures, named as their maps.
+            split: train, test, val ...: which part of the source; default test.
+            weights: ema (the moving average, if the run keeps one) or raw.
+        """
+        from launcher import wiring
+
+        one_of("translate", "weights", weights, ("ema", "raw"))
+        return Plan(
+            lambda: wiring.translate(
+                Path(checkpoint), Path(source), Path(out), split or "test", weights == "ema"
+            )
+        )
+
+    @SetParseFn(str)
+    def score(self, pictures: str, photos: str) -> Plan:
+        """Mean absolute error of translated pictures, beside that of the best constant colour.
+
+        Exits with 1 when the pictures are no better than the constant.
+
+        Args:
+            pictures: folder made by `translate`.
+            photos: folder of the real photos, with the same file names.
+        """
+        from launcher import scoring
+
+        return Plan(lambda: scoring.score(Path(pictures), Path(photos)))
+
+
+def main() -> None:
+    """Parse everything, then run; mistakes of the user end with a sentence, not a traceback."""
+    try:
+        check_flags(sys.argv[1:])
+        plan = fire.Fire(Commands, name="organza", serialize=lambda result: silent(result))
+        if isinstance(plan, Plan):
+            sys.exit(plan._run() or 0)
+    except ConfigError as error:
+        fail(error, 2)
+    except user_errors() as error:
+        fail(error, 1)
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """The exceptions whose message is all that the user needs."""
+    from shards.records import DataError
+
+    loaded = sys.modules.get("trainers.errors")
+    return (DataError, loaded.TrainingError) if loaded else (DataError,)
+
+
+def fail(error: Exception, code: int) -> None:
+    print(f"organza: {error}", file=sys.stderr)
+    sys.exit(code)
+
+
+def silent(result: object) -> object:
+    """Keep fire from printing a plan; help texts pass."""
+    return "" if isinstance(result, Plan) else result
+
+
+def load(config: str, overrides: dict[str, str]) -> object:
+    from launcher import config as configuration
+
+    return configuration.load(config, overrides)
+
+
+def check_flags(arguments: list[str]) -> None:
+    """What fire would accept in silence: a flag without a value, and the same flag twice."""
+    seen = set()
+    for argument in arguments:
+        if not argument.startswith("--") or argument in ("--", "--help"):
+            continue
+        name, equals, _ = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{name} needs a value: write {name}=VALUE.")
+        if name in seen:
+            raise ConfigError(f"{name} is given twice: keep one of them.")
+        seen.add(name)
+
+
+def integers(command: str, **options: str) -> dict[str, int]:
+    for name, text in options.items():
+        if not text.isdecimal():
+            raise ConfigError(f"{command}: --{name}={text} is not a whole number.")
+    return {name: int(text) for name, text in options.items()}
+
+
+def one_of(command: str, name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{command}: --{name}={value} must be one of {', '.join(known)}.")

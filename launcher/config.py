@@ -1,0 +1,261 @@
+"""The typed configuration: YAML recipe <- dotted overrides, strict, with messages for people."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+
+from trainers.settings import Settings
+
+RECIPES = Path(__file__).parent / "configs"
+
+
+class ConfigError(Exception):
+    """The user's configuration is wrong; the message names option, value and remedy."""
+
+
+def _span(value: Any) -> Any:
+    """Accept "100 epochs" beside a number of images; resolved once the data set is known."""
+    if isinstance(value, str) and value.split()[1:] in (["epoch"], ["epochs"]):
+        epochs = value.split()[0]
+        if not epochs.replace(".", "", 1).isdecimal():
+            raise ValueError(f"{value!r} is neither a number of images nor like '100 epochs'")
+        return f"{epochs} epochs"
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        message = f"{value!r} is neither a number of images nor like '100 epochs'"
+        raise ValueError(message) from None
+
+
+def _not_negative(value: int | str) -> int | str:
+    if isinstance(value, int) and value < 0:
+        raise ValueError("must not be negative")
+    return value
+
+
+Span = Annotated[int | str, BeforeValidator(lambda value: _not_negative(_span(value)))]
+"""A stretch of training: images (12000) or epochs of the data set ("10 epochs")."""
+
+
+class Preprocess(Settings):
+    mode: Literal[
+        "none", "resize_and_crop", "crop", "scale_width", "scale_width_and_crop"
+    ] = "none"
+    """As in the original code; none keeps the size (padded to the network's stride inside)."""
+    load_size: int = Field(1024, ge=1)
+    """Pixels to resize to: both sides (resize_and_crop) or the width (scale_width*)."""
+    crop_size: int | tuple[int, int] = 512
+    """Pixels of the random crop of *crop: one number for a square, or [height, width]."""
+    flip: bool = True
+    """Mirror half of the samples."""
+
+
+class Data(Settings):
+    shards: Path
+    """Folder made by `pack`."""
+    preprocess: Preprocess = Preprocess()
+    workers: int = Field(2, ge=0)
+    """Reader processes per rank."""
+
+
+class Batch(Settings):
+    total: int = Field(1, ge=1)
+    """Images of one step over all ranks; the world size changes nothing else."""
+    micro: int | None = Field(None, ge=1)
+    """Images a rank handles at a time; gradients accumulate. null: all of its share."""
+
+
+class Optim(Settings):
+    lr: float = Field(2e-4, gt=0)
+    beta1: float = Field(0.5, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    clip: float | None = Field(None, gt=0)
+    """Largest gradient norm of a player; null for no clipping."""
+
+
+class Schedule(Settings):
+    constant: Span = "100 epochs"
+    """Images or epochs at the full learning rate."""
+    decay: Span = "100 epochs"
+    """Images or epochs over which it falls linearly to zero."""
+
+
+class Ema(Settings):
+    halflife: Span = 0
+    """Images after which an old weight counts half in the moving average; 0 for none."""
+
+
+class Cadence(Settings):
+    log: Span = 100
+    """Images between scalars on the board."""
+    pictures: Span = 1000
+    """Images between picture grids; 0 for none."""
+    save: Span = 5000
+    """Images between checkpoints; 0 for one at the end."""
+    keep_last: int = Field(3, ge=1)
+    """Newest checkpoints that stay."""
+    keep_every: Span = 0
+    """Checkpoints at multiples of this stay for ever; 0 for none."""
+
+
+class Backend(Settings):
+    world: int | None = Field(None, ge=1)
+    """Processes that must take part; another number stops the run. null: what the launcher says."""
+    timeout_s: float = Field(1800, gt=0)
+    """Seconds after which a collective that somebody missed ends the run."""
+
+
+class Config(Settings):
+    gan: str
+    """A file of trainers/gans/: pix2pixhd."""
+    run_dir: Path
+    """Everything the run writes; the same command again resumes from it."""
+    start_from: Path | None = None
+    """Run or checkpoint whose weights a new run starts from (coarse -> full)."""
+    seed: int = Field(0, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Autocast inside the players; weights and collectives stay fp32."""
+    model: SerializeAsAny[Settings]
+    """The section of the GAN itself."""
+    data: Data
+    batch: Batch = Batch()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    ema: Ema = Ema()
+    cadence: Cadence = Cadence()
+    backend: Backend = Backend()
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(recipe: str, overrides: Mapping[str, str] | None = None) -> Config:
+    """A recipe (a YAML file, or the name of one in launcher/configs) with dotted overrides."""
+    path = recipe_path(recipe)
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must be a YAML mapping with a key `gan`.")
+    for option, text in (overrides or {}).items():
+        insert(tree, option, parse(text))
+    return build(tree, str(path))
+
+
+def build(tree: dict[str, Any], source: str) -> Config:
+    """Validate a whole tree; `source` is named in messages."""
+    settings = gan_module(tree.get("gan"), source).Config
+    model = tree.get("model", {})
+    problems, parsed = [], None
+    try:
+        parsed = settings.model_validate(model)
+    except ValidationError as error:
+        problems += messages(error, settings, model, ("model",))
+    # A stand-in lets the rest be checked too, so that all mistakes are told at once.
+    rest = tree | {"model": parsed or Settings()}
+    try:
+        config = Config.model_validate(rest)
+    except ValidationError as error:
+        problems += messages(error, Config, rest, ())
+    if problems:
+        raise ConfigError(f"{source}: " + "\n  ".join(problems))
+    return config
+
+
+def gan_module(name: Any, source: str) -> Any:
+    """The module of trainers/gans that `gan: NAME` means."""
+    import trainers.gans
+
+    known = sorted(module.name for module in pkgutil.iter_modules(trainers.gans.__path__))
+    if name not in known:
+        raise ConfigError(f"{source}: gan is {name!r}{hint(str(name), known)}")
+    return importlib.import_module(f"trainers.gans.{name}")
+
+
+def recipe_path(recipe: str) -> Path:
+    named = RECIPES / f"{recipe}.yaml"
+    if named.is_file():
+        return named
+    if Path(recipe).is_file():
+        return Path(recipe)
+    known = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    raise ConfigError(f"There is no recipe or file {recipe!r}{hint(recipe, known)}")
+
+
+def parse(text: str) -> Any:
+    """Override text -> value; numbers and booleans are left to the field's type."""
+    if text in ("null", "None") or text[:1] in ("[", "{"):
+        try:
+            return None if text == "None" else yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{text!r} cannot be read as a YAML value: {error}") from error
+    return text
+
+
+def insert(tree: dict[str, Any], option: str, value: Any) -> None:
+    """Set the dotted `option` of a nested mapping."""
+    *parents, last = option.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--{option}: `{parent}` is a value, not a section.")
+    tree[last] = value
+
+
+def messages(
+    error: ValidationError, root: type[Settings], tree: Any, prefix: tuple[str, ...]
+) -> Iterator[str]:
+    """One sentence per mistake, with the full option name."""
+    seen = set()
+    for problem in error.errors():
+        location = tuple(str(part) for part in problem["loc"])
+        # Branches of a union are appended to the location; the option is what the tree has.
+        option = ".".join(prefix + location_in(tree, location, problem["type"]))
+        if option in seen:
+            continue
+        seen.add(option)
+        if problem["type"] == "extra_forbidden":
+            known = list(section_of(root, location[:-1]).model_fields)
+            yield f"unknown option `{option}`{hint(location[-1], known)}"
+        elif problem["type"] == "missing":
+            yield f"option `{option}` is missing: give it in the recipe or as --{option}=..."
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            yield f"`{option}` is {problem['input']!r}: {text[:1].lower()}{text[1:]}"
+
+
+def location_in(tree: Any, location: tuple[str, ...], kind: str) -> tuple[str, ...]:
+    """The part of a pydantic location that consists of keys of the user's tree."""
+    if kind in ("missing", "extra_forbidden"):
+        return location
+    known = []
+    for part in location:
+        if not isinstance(tree, dict) or part not in tree:
+            break
+        known.append(part)
+        tree = tree[part]
+    return tuple(known) or location
+
+
+def section_of(root: type[Settings], location: tuple[str, ...]) -> type[Settings]:
+    for part in location:
+        root = root.model_fields[part].annotation
+    return root
+
+
+def hint(word: str, known: list[str]) -> str:
+    """"; did you mean `x`?", or the list of what exists."""
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean `{close[0]}`?"
+    return f"; known: {', '.join(known)}."

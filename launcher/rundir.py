@@ -1,0 +1,70 @@
+"""The run folder: resolved configuration, versions, and whether there is a run to go on with."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from launcher.config import Config, ConfigError
+from trainers.checkpoint import Checkpoint, replace_text
+
+FIXED = ("gan", "seed", "model", "data.preprocess")
+"""What may not change when a run goes on: it would not be the same run."""
+FREE = ("model.memory", "model.vgg_weights")
+"""Below them, what may: it changes no number, or only where a file lies."""
+PACKAGES = ("torch", "accelerate", "webdataset", "numpy", "pillow", "safetensors")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes and stores, for the record."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def write(config: Config) -> None:
+    """Leave config.yaml and versions.json in the run folder."""
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    replace_text(config.run_dir / "config.yaml", config.to_yaml())
+    replace_text(config.run_dir / "versions.json", json.dumps(versions(), indent=1) + "\n")
+
+
+def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> None:
+    """Refuse to resume what would silently become another run."""
+    now = flat(config.model_dump(mode="json"))
+    then = flat(checkpoint.config)
+    for option in sorted(now.keys() | then.keys()):
+        if not covers(FIXED, option) or covers(FREE, option):
+            continue
+        if now.get(option) != then.get(option):
+            raise ConfigError(
+                f"{option} was {then.get(option)!r} in {config.run_dir} and is "
+                f"{now.get(option)!r} now: keep it, or choose another run_dir for a new run."
+            )
+    if checkpoint.state["data"] != fingerprint:
+        raise ConfigError(
+            f"data.shards={config.data.shards} holds other samples than the run in "
+            f"{config.run_dir} was trained on: use the same shards, or another run_dir."
+        )
+
+
+def covers(options: tuple[str, ...], option: str) -> bool:
+    return any(option == known or option.startswith(known + ".") for known in options)
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping -> {"a.b": value}."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves

@@ -1,0 +1,73 @@
+"""What a person sees while a run goes on: a bar on a terminal, a line a tick in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+
+from trainers.board import Observer
+from trainers.checkpoint import Progress
+
+
+class Terminal(Observer):
+    """Progress with speed, losses and time to go, on standard error."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    def start(self, progress: Progress, total: int, config: str) -> None:
+        self.total, self.first, self.since = total, progress.images, time.monotonic()
+        where = f"resuming at {progress.images}" if progress.images else "starting"
+        print(f"Training: {where} of {total} images.", file=sys.stderr, flush=True)
+        self.bar = Bar(
+            TextColumn("{task.completed}/{task.total} images"),
+            BarColumn(),
+            TextColumn("{task.fields[losses]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=total, completed=progress.images, losses="")
+        self.bar.start()
+
+    def scalars(self, progress: Progress, values: dict[str, float]) -> None:
+        speed = values["speed/images_per_s"]
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if is_loss(name))
+        text = f"{losses}  {speed:.3g} images/s"
+        self.bar.update(self.task, completed=progress.images, losses=text)
+        if not self.console.is_terminal:
+            line = f"{progress.images}/{self.total} images  {text}  {self.remaining(progress)} left"
+            print(line, file=sys.stderr, flush=True)
+
+    def remaining(self, progress: Progress) -> str:
+        """Time to go at the mean speed of this start, as h:mm:ss."""
+        done = max(progress.images - self.first, 1)
+        seconds = (time.monotonic() - self.since) / done * (self.total - progress.images)
+        return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
+
+    def close(self) -> None:
+        self.bar.stop()
+
+
+def is_loss(name: str) -> bool:
+    return name.split("/")[0] not in ("speed", "memory", "lr", "grad_norm")
+
+
+def progress_bar(title: str) -> tuple[Bar, object]:
+    """A bar for packing, verifying and translating, and the callback(done, total) that moves it."""
+    bar = Bar(
+        TextColumn(title),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    task = bar.add_task("", total=None)
+
+    def move(done: int, total: int, unit: str = "") -> None:
+        bar.update(task, completed=done, total=total)
+
+    return bar, move

@@ -1,0 +1,126 @@
+"""Generators of pix2pixHD: coarse-to-fine translation of a condition into an image.
+
+Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs,
+CVPR 2018, section 3.1: the global generator G1 and local enhancers around it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from nets.blocks import Hourglass, downsample, output_layer
+from nets.remat import Remat, remat
+
+
+class GlobalGenerator(nn.Module):
+    """[N, in_channels, H, W] -> image [N, out_channels, H, W] in [-1, 1].
+
+    H and W must be multiples of `stride`. Everything but the output layer is the `trunk`, which a
+    LocalEnhancer of half the width continues to use.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 3,
+        ngf: int = 64,
+        num_downsamples: int = 4,
+        num_blocks: int = 9,
+        rematerialise: Remat = "none",
+    ):
+        super().__init__()
+        self.trunk = Hourglass(in_channels, ngf, num_downsamples, num_blocks, rematerialise)
+        self.head = output_layer(ngf, out_channels)
+        self.stride = 2**num_downsamples
+        self.rematerialise = rematerialise
+
+    def forward(self, condition: Tensor) -> Tensor:
+        _check_sides(condition, self.stride)
+        if self.rematerialise == "halves":
+            return remat(self._way_up, remat(self._way_down, condition))
+        return remat(self.head, self.trunk(condition), when=self.rematerialise == "whole")
+
+    def _way_down(self, condition: Tensor) -> Tensor:
+        x = self.trunk.down(condition)
+        for block in self.trunk.blocks:
+            x = block(x)
+        return x
+
+    def _way_up(self, features: Tensor) -> Tensor:
+        return self.head(self.trunk.up(features))
+
+
+class LocalEnhancer(nn.Module):
+    """A global trunk on the smallest scale and `num_enhancers` enhancers, each doubling the size.
+
+    [N, in_channels, H, W] -> image [N, out_channels, H, W] in [-1, 1]; H and W must be multiples
+    of `stride`. `ngf` is the width at full size, ngf * 2 ** num_enhancers that of the trunk.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 3,
+        ngf: int = 32,
+        num_downsamples: int = 4,
+        num_blocks: int = 9,
+        num_enhancers: int = 1,
+        num_local_blocks: int = 3,
+        rematerialise: Remat = "none",
+    ):
+        super().__init__()
+        width = ngf * 2**num_enhancers
+        self.trunk = Hourglass(in_channels, width, num_downsamples, num_blocks, rematerialise)
+        self.enhancers = Enhancers(
+            in_channels, out_channels, ngf, num_enhancers, num_local_blocks, rematerialise
+        )
+        self.stride = 2 ** (num_downsamples + num_enhancers)
+        self.rematerialise = rematerialise
+
+    def forward(self, condition: Tensor) -> Tensor:
+        _check_sides(condition, self.stride)
+        pyramid = [condition]
+        for _ in self.enhancers.levels:
+            pyramid.append(downsample(pyramid[-1]))
+        features = remat(self.trunk, pyramid.pop(), when=self.rematerialise == "halves")
+        return self.enhancers(features, pyramid)
+
+
+class Enhancers(nn.Module):
+    """All that a LocalEnhancer adds to the global trunk, the output layer included."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        ngf: int,
+        num_enhancers: int,
+        num_local_blocks: int,
+        rematerialise: Remat,
+    ):
+        super().__init__()
+        widths = [ngf * 2**level for level in reversed(range(num_enhancers))]
+        self.levels = nn.ModuleList(
+            Hourglass(in_channels, width, 1, num_local_blocks, rematerialise) for width in widths
+        )
+        self.head = output_layer(ngf, out_channels)
+        self.rematerialise = rematerialise
+
+    def forward(self, features: Tensor, pyramid: list[Tensor]) -> Tensor:
+        """`pyramid`: the condition at the size of each level, the largest (last level) first."""
+        halves, pieces = self.rematerialise == "halves", self.rematerialise == "whole"
+        for level, condition in zip(self.levels[:-1], pyramid[:0:-1]):
+            features = remat(level, condition, features, when=halves)
+        if halves:
+            return remat(self._finish, pyramid[0], features)
+        return remat(self.head, self.levels[-1](pyramid[0], features), when=pieces)
+
+    def _finish(self, condition: Tensor, features: Tensor) -> Tensor:
+        return self.head(self.levels[-1](condition, features))
+
+
+def _check_sides(condition: Tensor, stride: int) -> None:
+    height, width = condition.shape[-2:]
+    assert height % stride == 0 and width % stride == 0, (
+        f"{width}x{height} is no multiple of the generator's stride {stride}"
+    )

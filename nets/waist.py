@@ -1,0 +1,63 @@
+"""The narrow waist: gradients of many critics of one image, one critic in memory at a time.
+
+Every loss of a generator is a function of the image that it makes, which is small beside the
+activations of the networks that judge it. So each critic is run on a detached copy of the image,
+its gradient there is taken at once and its graph freed; the generator's backward then starts from
+the sum of those gradients. To the caller the result is an ordinary scalar with a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Terms = dict[str, Tensor]
+Critic = Callable[[Tensor], tuple[Tensor, Terms]]
+"""image -> (weighted total, unweighted terms). The critic's own parameters must be frozen."""
+
+FP16_SCALE = 2.0**16
+"""Gradients at the image are taken before the loss scale of a GradScaler is known; in float16 they
+would vanish. This is the scaler's own initial value."""
+
+
+def narrow_waist(image: Tensor, critics: Sequence[Critic]) -> tuple[Tensor, Terms]:
+    """(sum of the critics' totals, their terms): itself a critic, so that waists can be nested.
+
+    The total is differentiable with respect to `image` alone; the terms are detached, and equal
+    names are added up. The gradients are those of one backward through all critics together, bit
+    for bit where the loss scale is a power of two.
+    """
+    terms: Terms = {}
+    return _Waist.apply(image, critics, terms), terms
+
+
+class _Waist(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, critics: Sequence[Critic], terms: Terms) -> Tensor:
+        differentiable = ctx.needs_input_grad[0]
+        scale = FP16_SCALE if image.dtype == torch.float16 else 1.0
+        totals, gradient = [], None
+        for critic in critics:
+            leaf = image.detach().requires_grad_(differentiable)
+            with torch.set_grad_enabled(differentiable):
+                total, found = critic(leaf)
+            if differentiable:
+                (own,) = torch.autograd.grad(total * scale, leaf)
+                gradient = own if gradient is None else gradient + own
+            totals.append(total.detach())
+            for name, term in found.items():
+                terms[name] = terms[name] + term.detach() if name in terms else term.detach()
+            # The graph must be gone before the next critic builds its own.
+            del total, found, leaf
+        if differentiable:
+            ctx.save_for_backward(gradient)
+            ctx.scale = scale
+        return torch.stack(totals).sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * (grad / ctx.scale), None, None

@@ -1,0 +1,70 @@
+"""What a packed set contains: image sizes and label ids, counted while every image is decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shards.images import size_of
+
+MAX_LISTED_SIZES = 64
+
+
+@dataclass(frozen=True)
+class LabelUse:
+    """How much a label id is used, and where it is met first."""
+
+    num_pixels: int
+    first_key: str
+
+
+@dataclass
+class Census:
+    """Counts over samples, added in the order of their keys."""
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    label_ids: dict[int, LabelUse] = field(default_factory=dict)
+
+    def add(self, key: str, pixels: dict[str, np.ndarray]) -> None:
+        """Count one decoded sample."""
+        self.sizes[size_of(next(iter(pixels.values())))] += 1
+        if "label" in pixels:
+            self._add_labels(
+                {i: LabelUse(n, key) for i, n in label_histogram(pixels["label"]).items()}
+            )
+
+    def merge(self, later: Census) -> None:
+        """Add the counts of samples that come after all those counted here."""
+        self.sizes.update(later.sizes)
+        self._add_labels(later.label_ids)
+
+    def _add_labels(self, later: dict[int, LabelUse]) -> None:
+        for label_id, use in later.items():
+            known = self.label_ids.get(label_id, LabelUse(0, use.first_key))
+            self.label_ids[label_id] = LabelUse(
+                known.num_pixels + use.num_pixels, known.first_key
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The same counts give the same JSON; only the commonest sizes are listed."""
+        listed = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
+        widths, heights = zip(*self.sizes)
+        return {
+            "sizes": [[*size, count] for size, count in listed[:MAX_LISTED_SIZES]],
+            "num_distinct_sizes": len(listed),
+            "min_size": [min(widths), min(heights)],
+            "max_size": [max(widths), max(heights)],
+            "label_ids": {
+                str(label_id): {"pixels": use.num_pixels, "first_key": use.first_key}
+                for label_id, use in sorted(self.label_ids.items())
+            },
+        }
+
+
+def label_histogram(label: np.ndarray) -> dict[int, int]:
+    """id -> pixels of a uint8 label map."""
+    counts = np.bincount(label.ravel(), minlength=256)
+    return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}

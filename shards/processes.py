@@ -1,0 +1,138 @@
+"""Worker processes that start clean and die with their parent.
+
+They come from a fork server: forking a trainer would copy its CUDA and gloo threads' locks and
+hold its sockets open after its death. The server imports the heavy libraries once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext
+from typing import Any, TypeVar
+
+from shards.records import DataError
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, unit) now and then."""
+Tick = Callable[[], None]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+_PRELOAD = ["webdataset.writer", "PIL.PngImagePlugin", "PIL.JpegImagePlugin"]
+_PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+
+
+def context() -> ForkServerContext:
+    """The multiprocessing context of all workers; starts its server if need be.
+
+    Schedulers and terminals signal whole process groups, but only the parent decides what a
+    signal means: server and workers inherit a mask that blocks it."""
+    server_context = multiprocessing.get_context("forkserver")
+    server_context.set_forkserver_preload(_PRELOAD)
+    resource_tracker.ensure_running()  # it unblocks signals, so it comes first
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PARENTS_SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return server_context
+
+
+def run_jobs(
+    function: Callable[[Job, Tick], Result],
+    jobs: Sequence[Job],
+    *,
+    num_workers: int | None,
+    total: int,
+    unit: str,
+    progress: Progress | None,
+) -> list[Result]:
+    """[function(job, tick) for job in jobs], on processes (None: one per usable CPU).
+
+    A job calls tick() once per `unit` done. The first job that raises, in the order of jobs,
+    ends the run with its exception."""
+    report = progress or (lambda done, total, unit: None)
+    num_workers = min(num_workers or len(os.sched_getaffinity(0)), len(jobs))
+    if num_workers <= 1:
+        return _run_here(function, jobs, total, unit, report)
+    server_context = context()
+    done, stop = server_context.Value("q", 0), server_context.Event()
+    pool = ProcessPoolExecutor(num_workers, server_context, _enter_worker, (done, stop))
+    try:
+        futures = [pool.submit(_call, function, job) for job in jobs]
+        for future in futures:
+            _await(future, lambda: report(done.value, total, unit))
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process was killed, probably for want of memory: use fewer workers"
+        ) from error
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_here(
+    function: Callable[[Job, Tick], Result],
+    jobs: Sequence[Job],
+    total: int,
+    unit: str,
+    report: Progress,
+) -> list[Result]:
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        report(done, total, unit)
+
+    return [function(job, tick) for job in jobs]
+
+
+def _await(future: Future[Any], report: Callable[[], None]) -> None:
+    while wait([future], timeout=0.2).not_done:
+        report()
+    report()
+    error = future.exception()
+    if isinstance(error, DataError):
+        raise DataError(str(error)) from None  # without the worker's traceback
+    future.result()
+
+
+_done: Any = None
+_stop: Any = None
+
+
+def _enter_worker(done: Any, stop: Any) -> None:
+    global _done, _stop
+    _done, _stop = done, stop
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _call(function: Callable[[Job, Tick], Result], job: Job) -> Result:
+    return function(job, _tick)
+
+
+class _Stopped(Exception):
+    """The parent gave up: its other jobs end at their next tick."""
+
+
+def _tick() -> None:
+    if _stop.is_set():
+        raise _Stopped
+    with _done.get_lock():
+        _done.value += 1

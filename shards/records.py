@@ -1,0 +1,51 @@
+"""What one sample is: its key, its images (members) and what each of them may hold.
+
+A sample of layout "labels" (pix2pixHD) is KEY.label.png, optionally KEY.inst.png, and
+KEY.image.png or .jpg; one of layout "pairs" is KEY.a.* and KEY.b.*. Files are copied into the
+shards unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "labels": ("label", "inst", "image"),
+    "pairs": ("a", "b"),
+}
+"""The members of a sample, by layout."""
+
+OPTIONAL_MEMBERS = frozenset({"inst"})
+"""A data set holds such a member for every sample, or for none."""
+
+KINDS = {"label": "label", "inst": "inst", "image": "rgb", "a": "rgb", "b": "rgb"}
+"""What a member holds: 8-bit label ids, 8- or 16-bit instance ids, or an RGB picture."""
+
+
+class DataError(Exception):
+    """Something is wrong with the user's data: one sentence with the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample in a source folder: its key and, by member, its files."""
+
+    key: str
+    files: dict[str, Path]
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """(width, height) as users write it: 2048x1024."""
+    return f"{size[0]}x{size[1]}"
+
+
+def check_label_ids(histogram: dict[int, int], num_labels: int, where: str) -> None:
+    """Raise DataError if `histogram` (id -> pixels) of `where` has an id >= num_labels."""
+    for label_id in sorted(histogram):
+        if label_id >= num_labels:
+            raise DataError(
+                f"{where}: {histogram[label_id]} pixels have label id {label_id}, but with "
+                f"num_labels={num_labels} ids end at {num_labels - 1}: raise num_labels to at "
+                f"least {max(histogram) + 1} or remap the ids"
+            )

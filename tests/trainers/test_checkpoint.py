@@ -1,0 +1,150 @@
+"""Checkpoints: whole or not at all, readable without running code, kept as asked."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.trainers import toy
+from tests.trainers.test_trainer import StopAfter
+from trainers import checkpoint
+from trainers.backends import Backend
+from trainers.checkpoint import Keep, find, load_weights
+from trainers.errors import TrainingError
+from trainers.trainer import Cadence
+
+EVERY_STEP = Cadence(log=4, pictures=0, save=4)
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_keeps_the_last_ones_and_marked_ones(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe(total=28, cadence=EVERY_STEP), keep=Keep(last=2, every=12))
+    assert names(tmp_path) == ["000000012", "000000024", "000000028", "latest"]
+
+
+def test_nothing_but_plain_data_is_stored(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe())
+    folder = find(tmp_path).path
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "ema.safetensors",
+        "optimizers.safetensors",
+        "rank00000.safetensors",
+        "state.json",
+        "weights.safetensors",
+    ]
+    assert json.loads((folder / "state.json").read_text())["progress"] == {"step": 5, "images": 20}
+
+
+def test_a_draft_is_never_taken_for_a_checkpoint_and_goes_with_the_next_save(
+    tmp_path: Path,
+) -> None:
+    toy.train(tmp_path, toy.recipe(), stop=StopAfter(2))
+    draft = tmp_path / "checkpoints" / ".writing-000000099"
+    draft.mkdir()
+    (draft / "weights.safetensors").write_bytes(b"half")
+    assert find(tmp_path).progress.images == 8
+    toy.train(tmp_path, toy.recipe())
+    assert not draft.exists()
+
+
+def test_a_failing_save_leaves_the_one_before_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on file size makes the real write fail in a process of its own."""
+    toy.train(tmp_path, toy.recipe(), stop=StopAfter(2))
+    before = toy.result(tmp_path)
+
+    def work(queue) -> None:
+        torch.set_num_threads(1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))
+        try:
+            toy.train(tmp_path, toy.recipe())
+        except TrainingError as error:
+            queue.put(str(error))
+
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=work, args=(queue,))
+    process.start()
+    message = queue.get(timeout=60)
+    process.join()
+    assert "could not be written" in message and "the one before is untouched" in message
+    after = toy.result(tmp_path)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizers.safetensors"])
+def test_a_cut_file_is_named(tmp_path: Path, name: str) -> None:
+    toy.train(tmp_path, toy.recipe())
+    path = find(tmp_path).path / name
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(TrainingError, match=f"{name} cannot be read"):
+        toy.train(tmp_path, toy.recipe(total=40))
+
+
+def test_another_architecture_is_refused_by_name_and_shape(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe())
+    gan = toy.Toy()
+    gan.nets["D"] = nn.Conv2d(5, 1, 3)
+    stored = find(tmp_path)
+    with pytest.raises(TrainingError, match=r"D.weight is \[1, 2, 3, 3\] there and \[1, 5, 3, 3\]"):
+        load_weights(gan, stored.weights(), stored.path)
+
+
+def test_the_pointer_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe())
+    (tmp_path / "checkpoints" / "latest").write_text("../../elsewhere\n")
+    with pytest.raises(TrainingError, match="checkpoints/elsewhere is not a whole checkpoint"):
+        find(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe())
+    path = find(tmp_path).path / "state.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(TrainingError, match="checkpoint format 99"):
+        find(tmp_path)
+
+
+def test_loss_scales_are_restored(tmp_path: Path) -> None:
+    options = {"dtype": torch.float32}
+    toy.train(tmp_path, toy.recipe(precision=torch.float16), stop=StopAfter(2), **options)
+    state = find(tmp_path).path / "state.json"
+    content = json.loads(state.read_text())
+    content["scalers"]["G"]["scale"] = 128.0
+    state.write_text(json.dumps(content))
+    trainer = toy.trainer_for(tmp_path, toy.recipe(precision=torch.float16), **options)
+    trainer._begin(find(tmp_path), "")
+    assert [seat.scaler.get_scale() for seat in trainer.seats] == [
+        128.0,
+        content["scalers"]["D"]["scale"],
+    ]
+
+
+def test_random_state_of_another_world_size_is_not_taken(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe(), stop=StopAfter(2))
+    stored = find(tmp_path)
+    stored.state["world"] = 2
+    trainer = toy.trainer_for(tmp_path, toy.recipe())
+    own = torch.get_rng_state()
+    trainer._begin(stored, "")
+    assert torch.equal(torch.get_rng_state(), own)
+    assert isinstance(trainer.backend, Backend)
+
+
+def test_replace_text_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "latest"
+    checkpoint.replace_text(path, "one\n")
+    checkpoint.replace_text(path, "two\n")
+    assert path.read_text() == "two\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["latest"]

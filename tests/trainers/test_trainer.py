@@ -1,0 +1,221 @@
+"""The loop: exact resume, one process == two, phases that change, and clear ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import gang
+from tests.trainers import toy
+from trainers.board import Observer
+from trainers.checkpoint import find
+from trainers.errors import TrainingError
+from trainers.trainer import Cadence
+
+
+def assert_same(folder: Path, other: Path, tolerance: float = 0.0) -> None:
+    ours, theirs = toy.result(folder), toy.result(other)
+    if tolerance:  # random state and moments belong to one world size
+        ours, theirs = ({k: v for k, v in r.items() if k.startswith("weights")}
+                        for r in (ours, theirs))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        gap = (tensor.double() - theirs[name].double()).abs().max().item()
+        assert gap <= tolerance, f"{name} differs by {gap}"
+
+
+class StopAfter:
+    """Asks to stop once it has been asked `steps` times."""
+
+    def __init__(self, steps: int):
+        self.left = steps
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left <= 0
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_interrupted_at_any_step_equals_uninterrupted(tmp_path: Path, steps: int) -> None:
+    # Dropout draws from the random state; the phases change after step 3.
+    toy.train(tmp_path / "whole", toy.recipe(), dropout=0.5)
+    toy.train(tmp_path / "cut", toy.recipe(), dropout=0.5, stop=StopAfter(steps))
+    assert find(tmp_path / "cut").progress.step == steps
+    toy.train(tmp_path / "cut", toy.recipe(), dropout=0.5)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def gang_work(root: str) -> None:
+    """All two-process runs of this file, in one gang."""
+    folder = Path(root)
+    for name, changes in VARIANTS.items():
+        toy.train(folder / f"two-{name}", toy.recipe(**changes))
+    toy.train(folder / "two-cut", toy.recipe(), dropout=0.5, stop=StopAfter(2))
+    toy.train(folder / "two-cut", toy.recipe(), dropout=0.5)
+    toy.train(folder / "two-whole", toy.recipe(), dropout=0.5)
+
+
+VARIANTS = {
+    "plain": {},
+    "clip": {"clip": 0.05},
+    "accumulation": {"num_micro": 2},
+    "both": {"num_micro": 2, "clip": 0.05},
+}
+
+
+@pytest.fixture(scope="module")
+def gang_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gang")
+    gang.run(2, gang_work, str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_one_process_equals_two(gang_folder: Path, tmp_path: Path, name: str) -> None:
+    toy.train(tmp_path, toy.recipe(**VARIANTS[name] | {"num_micro": 1}))
+    assert_same(tmp_path, gang_folder / f"two-{name}", tolerance=1e-12)
+
+
+def test_interrupted_on_two_processes_equals_uninterrupted(gang_folder: Path) -> None:
+    assert_same(gang_folder / "two-whole", gang_folder / "two-cut")
+
+
+def test_a_run_of_two_processes_goes_on_with_one(gang_folder: Path, tmp_path: Path) -> None:
+    toy.train(tmp_path / "one", toy.recipe(), stop=StopAfter(2))
+    gang.run(2, toy.train, tmp_path / "one", toy.recipe())
+    assert_same(tmp_path / "one", gang_folder / "two-plain", tolerance=1e-12)
+
+
+def test_frozen_parameters_have_no_gradient_no_state_and_then_train(tmp_path: Path) -> None:
+    trainer = toy.trainer_for(tmp_path, toy.recipe())
+    start = trainer.gan.nets.state_dict()
+    frozen = {name: t.clone() for name, t in start.items() if name.startswith("G.trunk")}
+    toy.train(tmp_path, toy.recipe(), stop=StopAfter(3))
+    stored = find(tmp_path)
+    assert stored.progress.images == toy.FREEZE_UNTIL
+    for name, tensor in frozen.items():
+        assert torch.equal(stored.weights()[name], tensor)
+    assert not [n for n in stored.tensors("optimizers") if "trunk" in n]
+    toy.train(tmp_path, toy.recipe())
+    for name, tensor in frozen.items():
+        assert not torch.equal(find(tmp_path).weights()[name], tensor)
+
+
+def test_learning_rate_follows_the_schedule_through_the_switch(tmp_path: Path) -> None:
+    rates = []
+
+    class Watch(Observer):
+        def scalars(self, progress, values):
+            rates.append((progress.images, values["lr/G"]))
+
+    toy.train(tmp_path, toy.recipe(total=24), observers=(Watch(),))
+    # The rate of a step depends on the images before it; 12 of 24 images are constant.
+    expected = [1e-2, 1e-2, 1e-2, 1e-2, 1e-2 * 8 / 12, 1e-2 * 4 / 12]
+    assert [images for images, _ in rates] == [4, 8, 12, 16, 20, 24]
+    assert [rate for _, rate in rates] == pytest.approx(expected)
+
+
+class Poisoned(toy.Toy):
+    """From the third step on, one loss is NaN."""
+
+    def losses(self, phase, batch, carry):
+        total, terms, out = super().losses(phase, batch, carry)
+        if phase == "G" and self.calls == 2:
+            terms["G/l1"] = terms["G/l1"] * float("nan")
+            total = total * float("nan")
+        self.calls += phase == "G"
+        return total, terms, out
+
+
+def test_nan_stops_at_the_step_with_its_name_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy, "Toy", Poisoned)
+    monkeypatch.setattr(Poisoned, "calls", 0, raising=False)
+    plan = toy.recipe(cadence=Cadence(log=4, pictures=0, save=4))
+    with pytest.raises(TrainingError, match=r"step 3: loss G/l1 of player G"):
+        toy.train(tmp_path, plan)
+    kept = find(tmp_path)
+    assert kept.progress.step == 2
+    assert all(t.isfinite().all() for t in kept.weights().values())
+
+
+def drift_work(folder: str) -> str:
+    trainer = toy.trainer_for(Path(folder), toy.recipe())
+    if trainer.backend.rank == 1:
+        next(trainer.gan.nets["D"].parameters()).data += 1e-3
+    trainer.seats = []
+    from trainers.backends import check_replicas
+
+    with pytest.raises(TrainingError) as caught:
+        check_replicas(trainer.backend, trainer.gan)
+    return str(caught.value)
+
+
+def test_replicas_that_differ_are_found_and_named_on_all_ranks(tmp_path: Path) -> None:
+    for message in gang.run(2, drift_work, str(tmp_path)):
+        assert "D.weight differs by 0.001" in message
+
+
+def lonely_work() -> str:
+    from trainers.backends import open_backend
+
+    with pytest.raises(TrainingError) as caught:
+        open_backend(3, timeout=30)
+    return str(caught.value)
+
+
+def test_another_world_size_than_expected_is_refused() -> None:
+    for message in gang.run(2, lonely_work):
+        assert "3 processes were expected but 2 found each other" in message
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision_trains_with_one_scaler_per_player(
+    tmp_path: Path, precision: torch.dtype
+) -> None:
+    trainer = toy.trainer_for(tmp_path, toy.recipe(precision=precision), dtype=torch.float32)
+    trainer._seat_phases()
+    scalers = {id(seat.scaler) for seat in trainer.seats}
+    assert len(scalers) == 2
+    assert all(s.scaler.is_enabled() == (precision is torch.float16) for s in trainer.seats)
+    toy.train(tmp_path, toy.recipe(precision=precision), dtype=torch.float32)
+    weights = find(tmp_path).weights()
+    assert all(t.dtype == torch.float32 and t.isfinite().all() for t in weights.values())
+    assert set(find(tmp_path).state["scalers"]) == {"G", "D"}
+
+
+def test_ema_lags_behind_and_is_stored(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe())
+    stored = find(tmp_path)
+    raw, averaged = stored.weights(), stored.weights(ema=True)
+    assert not torch.equal(raw["G.head.1.weight"], averaged["G.head.1.weight"])
+    assert torch.equal(raw["D.weight"], averaged["D.weight"])
+
+
+def test_ema_follows_its_formula() -> None:
+    from trainers.ema import Ema
+
+    gan = toy.Toy().double()
+    ema = Ema(gan, halflife=8)
+    before = ema.shadow["G.head.1.bias"].clone()
+    gan.nets["G"]["head"][1].bias.data += 1.0
+    ema.update(gan, images=4)
+    expected = before + (1 - 0.5**0.5)
+    assert torch.allclose(ema.shadow["G.head.1.bias"], expected, atol=1e-15)
+    live = gan.nets["G"]["head"][1].bias.detach().clone()
+    with ema.swapped(gan):
+        assert torch.equal(gan.nets["G"]["head"][1].bias, ema.shadow["G.head.1.bias"])
+    assert torch.equal(gan.nets["G"]["head"][1].bias, live)
+
+
+def test_phases_that_are_not_due_are_left_out(tmp_path: Path) -> None:
+    trainer = toy.trainer_for(tmp_path, toy.recipe())
+    trainer._seat_phases()
+    trainer.seats[1].phase = dataclasses.replace(trainer.seats[1].phase, every=2)
+    batches = trainer.stream(0)
+    names = [set(trainer.step([next(batches)])) for _ in range(3)]
+    assert [any("player D" in n for n in step) for step in names] == [True, False, True]

@@ -1,0 +1,66 @@
+"""Who watches a run: the protocol of observers, and rank 0's TensorBoard with metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import Tensor
+
+from trainers.checkpoint import Progress, write_text
+
+
+class Observer:
+    """Sees what the trainer has to tell. Does nothing by itself; all but rank 0 use it so."""
+
+    def start(self, progress: Progress, total: int, config: str) -> None:
+        """The run begins or goes on at `progress`, towards `total` images."""
+
+    def scalars(self, progress: Progress, values: dict[str, float]) -> None:
+        """Means of the tick that ends here."""
+
+    def pictures(self, progress: Progress, grid: Tensor) -> None:
+        """A uint8 picture grid [3, H, W]."""
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+
+class Board(Observer):
+    """TensorBoard events and metrics.jsonl in the run folder; the x axis is images seen."""
+
+    def __init__(self, run_dir: Path):
+        self.run_dir = Path(run_dir)
+
+    def start(self, progress: Progress, total: int, config: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # What was logged after the checkpoint that we go on from is about to happen again.
+        self.writer = SummaryWriter(self.run_dir / "board", purge_step=progress.images + 1)
+        self.writer.add_text("config", f"```yaml\n{config}\n```", progress.images)
+        self.metrics = open(rewound(self.run_dir / "metrics.jsonl", progress.images), "a")
+
+    def scalars(self, progress: Progress, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, progress.images)
+        self.writer.flush()
+        row = {"step": progress.step, "images": progress.images, **values}
+        self.metrics.write(json.dumps(row) + "\n")
+        self.metrics.flush()
+
+    def pictures(self, progress: Progress, grid: Tensor) -> None:
+        self.writer.add_image("pictures", grid, progress.images)
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+        self.metrics.close()
+
+
+def rewound(path: Path, images: int) -> Path:
+    """Drop the rows of metrics.jsonl beyond `images`, and a last row that was cut."""
+    if path.exists():
+        rows = [line for line in path.read_text().split("\n")[:-1]]
+        kept = [row for row in rows if json.loads(row)["images"] <= images]
+        write_text(path, "".join(row + "\n" for row in kept))
+    return path

@@ -1,0 +1,284 @@
+"""Checkpoints: a folder that appears whole or not at all, and loads without running any code.
+
+    checkpoints/000012000/weights.safetensors     gan.nets, full fp32
+                          ema.safetensors         the moving average, if there is one
+                          optimizers.safetensors  PHASE/PARAMETER/exp_avg ...
+                          rank00000.safetensors   random state, one file per rank
+                          state.json              progress, loss scales, config, versions
+    checkpoints/latest                            name of the newest whole one
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainers.backends import Backend, Moments, Seat
+from trainers.ema import Ema
+from trainers.errors import TrainingError
+from trainers.gan import GAN
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    images: int = 0
+    """Images consumed by all ranks together: also the position in the data order."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk; tensors are read when asked for."""
+
+    path: Path
+    state: dict[str, Any]
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(**self.state["progress"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration of the run that wrote it."""
+        return self.state["config"]
+
+    def weights(self, ema: bool = False) -> dict[str, Tensor]:
+        """`gan.nets` by name; with `ema`, the averaged networks replaced by their average."""
+        tensors = self.tensors("weights")
+        if ema:
+            tensors |= self.tensors("ema")
+        return tensors
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """One file of the checkpoint."""
+        path = self.path / f"{name}.safetensors"
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"{path} cannot be read ({error}): choose an earlier checkpoint beside it."
+            ) from error
+
+    def has(self, name: str) -> bool:
+        return (self.path / f"{name}.safetensors").exists()
+
+
+def find(path: Path) -> Checkpoint | None:
+    """The checkpoint at `path`: one itself, or the newest of a run folder; None if none yet."""
+    path = Path(path)
+    for root in (path / "checkpoints", path):
+        pointer = root / "latest"
+        if pointer.is_file():
+            # The pointer is data: only a plain name beside it is followed.
+            return read(root / Path(pointer.read_text().strip()).name)
+    return read(path) if (path / "state.json").exists() else None
+
+
+def read(path: Path) -> Checkpoint:
+    """Open one checkpoint folder."""
+    try:
+        state = json.loads((path / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(
+            f"{path} is not a whole checkpoint ({error}): choose an earlier one beside it."
+        ) from error
+    if state.get("format") != FORMAT:
+        raise TrainingError(
+            f"{path} has checkpoint format {state.get('format')}, but this version reads {FORMAT}."
+        )
+    return Checkpoint(path, state)
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints stay."""
+
+    last: int
+    """Newest ones kept."""
+    every: int
+    """Also those at multiples of this many images; 0 for none."""
+
+
+class Store:
+    """Writes the checkpoints of one run. All ranks call `save`; rank 0 commits."""
+
+    def __init__(self, run_dir: Path, backend: Backend, keep: Keep, facts: dict[str, Any]):
+        """facts: what state.json also tells (config, data fingerprint, versions)."""
+        self.folder = Path(run_dir) / "checkpoints"
+        self.backend = backend
+        self.keep = keep
+        self.facts = facts
+
+    def save(self, progress: Progress, gan: GAN, seats: list[Seat], ema: Ema | None) -> Path:
+        """Write, compare notes with the other ranks, then rename and move the pointer."""
+        name = f"{progress.images:09d}"
+        draft = self.folder / f".writing-{name}"
+        lead = self.backend.rank == 0
+        self._together(lambda: fresh(draft) if lead else None)
+        self._together(lambda: self._write(draft, progress, gan, seats, ema))
+        self._together(lambda: self._commit(draft, name) if lead else None)
+        return self.folder / name
+
+    def _together(self, work: Callable[[], None]) -> None:
+        """Do one part on every rank; if it fails on any, all stop with a sentence."""
+        error = None
+        try:
+            work()
+        except (OSError, SafetensorError) as problem:
+            error = (
+                f"The checkpoint could not be written to {self.folder} ({problem}); the one "
+                "before is untouched. Make room, then run the same command again to resume."
+            )
+        self.backend.agree(error)
+
+    def _write(
+        self, draft: Path, progress: Progress, gan: GAN, seats: list[Seat], ema: Ema | None
+    ) -> None:
+        store(draft / f"rank{self.backend.rank:05d}.safetensors", random_state(self.backend.device))
+        if self.backend.rank != 0:
+            return
+        store(draft / "weights.safetensors", gan.nets.state_dict())
+        if ema is not None:
+            store(draft / "ema.safetensors", ema.shadow)
+        store(draft / "optimizers.safetensors", optimizer_tensors(seats))
+        state = {
+            "format": FORMAT,
+            "progress": asdict(progress),
+            "scalers": {seat.phase.name: seat.scaler.state_dict() for seat in seats},
+            "world": self.backend.world,
+            **self.facts,
+        }
+        write_text(draft / "state.json", json.dumps(state, indent=1))
+
+    def _commit(self, draft: Path, name: str) -> None:
+        final = self.folder / name
+        if final.exists():
+            shutil.rmtree(final)
+        sync_folder(draft)
+        os.rename(draft, final)
+        replace_text(self.folder / "latest", name + "\n")
+        self._prune(name)
+
+    def _prune(self, newest: str) -> None:
+        names = sorted(p.name for p in self.folder.iterdir() if p.name.isdigit())
+        for name in names[: -self.keep.last]:
+            marked = self.keep.every > 0 and int(name) % self.keep.every == 0
+            if name != newest and not marked:
+                shutil.rmtree(self.folder / name)
+
+
+def restore(
+    checkpoint: Checkpoint, gan: GAN, seats: list[Seat], ema: Ema | None, backend: Backend
+) -> None:
+    """Put weights, moments, loss scales, average and random state back as they were."""
+    load_weights(gan, checkpoint.weights(), checkpoint.path)
+    moments = read_moments(checkpoint, backend.device)
+    for seat in seats:
+        seat.restore(moments.get(seat.phase.name, {}))
+        if scale := checkpoint.state["scalers"].get(seat.phase.name):
+            seat.scaler.load_state_dict(scale)
+    if ema is not None and checkpoint.has("ema"):
+        for name, tensor in checkpoint.tensors("ema").items():
+            ema.shadow[name].copy_(tensor)
+    own = f"rank{backend.rank:05d}"
+    if checkpoint.has(own) and checkpoint.state["world"] == backend.world:
+        set_random_state(checkpoint.tensors(own), backend.device)
+
+
+def load_weights(gan: GAN, weights: dict[str, Tensor], source: Path) -> None:
+    """Copy `weights` into `gan.nets`; a checkpoint of another architecture is refused."""
+    own = gan.nets.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        ours = list(own[name].shape) if name in own else "absent"
+        theirs = list(weights[name].shape) if name in weights else "absent"
+        if ours != theirs:
+            raise TrainingError(
+                f"{source} is of another architecture: {name} is {theirs} there and {ours} in "
+                "this configuration; use its own config, or another run_dir to start anew."
+            )
+    gan.nets.load_state_dict(weights)
+
+
+def optimizer_tensors(seats: list[Seat]) -> dict[str, Tensor]:
+    """{"PHASE/PARAMETER/exp_avg": ...} of all seats."""
+    return {
+        f"{seat.phase.name}/{name}/{kind}": tensor
+        for seat in seats
+        for name, moments in seat.moments().items()
+        for kind, tensor in moments.items()
+    }
+
+
+def read_moments(checkpoint: Checkpoint, device: torch.device) -> dict[str, Moments]:
+    """The inverse of `optimizer_tensors`: {"PHASE": {"PARAMETER": {"exp_avg": ...}}}."""
+    moments: dict[str, Moments] = {}
+    for key, tensor in checkpoint.tensors("optimizers").items():
+        phase, name, kind = key.split("/")
+        moments.setdefault(phase, {}).setdefault(name, {})[kind] = tensor.to(device)
+    return moments
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's generators, as uint8 tensors."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def fresh(folder: Path) -> None:
+    """An empty folder; drafts that a killed run left behind go first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for stale in folder.parent.glob(".writing-*"):
+        shutil.rmtree(stale)
+    folder.mkdir()
+
+
+def store(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file, on disk when this returns."""
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a small file in one go."""
+    draft = path.with_name(path.name + ".writing")
+    write_text(draft, text)
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,94 @@
+"""What a GAN is to the engine: networks, losses and the phases of one update. One paper, one file.
+
+A new GAN is a file trainers/gans/NAME.py with a `Config(Settings)`, which has a `needs` property
+(`Needs`), and a `Model(GAN)` made from it. Data, precision, ranks, checkpoints and board come
+from the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from trainers.settings import Settings
+
+__all__ = ["GAN", "Batch", "Needs", "Phase", "Settings", "Terms"]
+
+Batch = dict[str, Any]
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a GAN's configuration asks of a data set; checked before training."""
+
+    members: tuple[str, ...]
+    """Tensors that every sample must have: "label", "inst", "image", "a", "b"."""
+    num_labels: int | None = None
+    """Label ids must be smaller than this."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of update: which networks it trains, and how often."""
+
+    name: str
+    """"G" or "D": the prefix of its loss terms."""
+    nets: tuple[str, ...]
+    """Dotted paths below `GAN.nets` of the modules that this phase updates: "D", "G.enhancers"."""
+    every: int = 1
+    """Runs on every n-th step (n_critic, lazy regularisation)."""
+
+
+class GAN(nn.Module):
+    """The networks and losses of one paper. Knows no optimizer, rank, device, precision or run.
+
+    Subclasses fill `nets` (all that a checkpoint holds) and `weights` (one entry per loss term).
+    """
+
+    ema: ClassVar[tuple[str, ...]] = ("G",)
+    """Paths below `nets` whose moving average is kept and used for translation."""
+    stride: int = 1
+    """Image sides must be multiples of this, or are padded to one and cropped back."""
+
+    nets: nn.ModuleDict
+    weights: dict[str, float]
+
+    def phases(self, images: int) -> tuple[Phase, ...]:
+        """The phases of one update, in order, once `images` images have been seen.
+
+        When the answer changes, the engine builds player and optimizer of that phase anew."""
+        raise NotImplementedError
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Raw batch on the device (uint8 images, integer ids) -> float tensors in [-1, 1]."""
+        raise NotImplementedError
+
+    def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
+        """(total, terms, out) of one phase on a prepared batch.
+
+        total: the weighted scalar that is differentiated; terms: unweighted means for the board,
+        named "PHASE/term"; out: detached tensors handed to the later phases of the same batch in
+        `carry` (the fake, for example)."""
+        raise NotImplementedError
+
+    def total(self, terms: Terms) -> Tensor:
+        """Weighted sum of the terms, for the losses that need no narrow waist."""
+        return sum(self.weights[name] * term for name, term in terms.items())
+
+    def translate(self, batch: Batch) -> Tensor:
+        """Prepared batch -> generated images [N, 3, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Prepared batch -> named uint8 pictures [N, 3, H, W], in the order of the board's grid."""
+        raise NotImplementedError
+
+    def adopt(self, weights: dict[str, Tensor]) -> list[str]:
+        """Start from the `nets` of another run (pix2pixHD: coarse -> full).
+
+        Returns the names of own parameters left at their initialisation; raises ValueError when
+        the weights cannot be meant for this network."""
+        raise ValueError(f"{type(self).__name__} cannot be started from another checkpoint")

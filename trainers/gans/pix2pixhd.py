@@ -1,0 +1,298 @@
+"""pix2pixHD: label maps or images -> photographs up to 2048x1024, in two stages.
+
+Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs,
+CVPR 2018 (arXiv:1711.11585). Stage "coarse" trains the global generator, stage "full" continues
+from its checkpoint with local enhancers around it:
+
+    min_G sum_k [ gan(D_k(s, G(s))) + lambda_feat * FM_k ] + lambda_vgg * VGG(G(s), x)      (eq. 5)
+    min_D sum_k   0.5 * [ gan_real(D_k(s, x)) + gan_fake(D_k(s, G(s))) ]
+
+Batches as they come from the stream: label uint8 [N, 1, H, W], inst int32 [N, 1, H, W] and image
+uint8 [N, 3, H, W]; for an RGB condition a and b, both uint8 [N, 3, H, W].
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from nets import conditioning, losses, perceptual
+from nets.blocks import downsample
+from nets.discriminators import MultiscaleDiscriminator
+from nets.encoders import Encoder
+from nets.generators import GlobalGenerator, LocalEnhancer
+from nets.init import init_normal
+from nets.remat import PRESETS, Memory
+from nets.waist import Critic, Terms, narrow_waist
+from trainers.gan import GAN, Batch, Phase, Settings
+
+
+class Config(Settings):
+    """Options under `model`. Defaults are the paper's; stage "full" uses ngf 32, num_scales 3."""
+
+    stage: Literal["coarse", "full"] = "coarse"
+    """coarse: global generator alone; full: with local enhancers, started from a coarse run."""
+    condition: Literal["label", "rgb"] = "label"
+    """What is translated: label maps or RGB images."""
+    num_labels: int = Field(35, ge=2, le=256)
+    """Number of label ids; ids run from 0 to num_labels - 1."""
+    edges: bool = True
+    """Give the edges between instances to G and D as one more channel."""
+    encoder: bool = False
+    """Learn instance-wise features of the image that steer an object's look."""
+    feat_channels: int = Field(3, ge=1)
+    """Number of channels of these features."""
+    encoder_ngf: int = Field(16, ge=1)
+    """Width of the encoder at full size."""
+    num_encoder_downsamples: int = Field(4, ge=1, le=8)
+    """Number of times that the encoder halves the image."""
+    ngf: int = Field(64, ge=1)
+    """Width of the generator at the full size of this stage."""
+    num_downsamples: int = Field(4, ge=1, le=8)
+    """Number of times that the global generator halves its input."""
+    num_blocks: int = Field(9, ge=1)
+    """Number of residual blocks of the global generator."""
+    num_enhancers: int = Field(1, ge=1, le=4)
+    """Number of local enhancers (stage full); each doubles the size."""
+    num_local_blocks: int = Field(3, ge=1)
+    """Number of residual blocks of each local enhancer (stage full)."""
+    ndf: int = Field(64, ge=1)
+    """Width of the discriminators' first layer."""
+    num_scales: int = Field(2, ge=1, le=6)
+    """Number of discriminators, each on half the size of the one before."""
+    num_layers: int = Field(3, ge=1, le=6)
+    """Number of normalised layers of each discriminator."""
+    gan_loss: losses.GanLoss = "lsgan"
+    """Adversarial loss: lsgan, bce (cross-entropy with logits) or hinge."""
+    lambda_feat: float = Field(10.0, ge=0)
+    """Weight of feature matching; 0 leaves it out."""
+    lambda_vgg: float = Field(10.0, ge=0)
+    """Weight of the perceptual loss; 0 leaves it out."""
+    vgg: perceptual.VggName = "vgg19"
+    """Network of the perceptual loss."""
+    vgg_weights: Path | None = None
+    """File with its ImageNet weights: safetensors, or torchvision's .pth."""
+    vgg_normalize: bool = False
+    """Give it images with ImageNet's mean and deviation (the original does not)."""
+    fix_global: int = Field(0, ge=0)
+    """Number of images for which stage full trains the enhancers alone."""
+    memory: Memory = "none"
+    """Recomputation for memory, the same gradients: from fastest to smallest."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.condition == "rgb" and (self.edges or self.encoder):
+            raise ValueError(
+                "model.condition=rgb has no instance maps: set model.edges and model.encoder to False"
+            )
+        if self.stage == "coarse" and self.fix_global:
+            raise ValueError("model.fix_global belongs to model.stage=full: set it to 0")
+        return self
+
+
+class Pix2PixHD(GAN):
+    """`training=False` builds what translation needs: neither D nor the perceptual network."""
+
+    def __init__(self, config: Config, training: bool = True):
+        super().__init__()
+        self.config = config
+        self.preset = PRESETS[config.memory]
+        condition = config.num_labels + config.edges if config.condition == "label" else 3
+        self.nets = nn.ModuleDict({"G": self._generator(condition)})
+        self.stride = self.nets["G"].stride
+        if config.encoder:
+            self.nets["E"] = Encoder(
+                3, config.feat_channels, config.encoder_ngf, config.num_encoder_downsamples
+            )
+            self.stride = max(self.stride, self.nets["E"].stride)
+        if training:
+            self.nets["D"] = MultiscaleDiscriminator(
+                condition + 3, config.ndf, config.num_layers, config.num_scales
+            )
+        init_normal(self.nets)
+        self.vgg = self._load_vgg() if training and config.lambda_vgg else None
+        self.weights = self._weights()
+
+    def _generator(self, channels: int) -> GlobalGenerator | LocalEnhancer:
+        config = self.config
+        channels += config.feat_channels if config.encoder else 0
+        sizes = {"num_downsamples": config.num_downsamples, "num_blocks": config.num_blocks}
+        if config.stage == "full":
+            sizes |= {"num_enhancers": config.num_enhancers}
+            sizes |= {"num_local_blocks": config.num_local_blocks}
+        network = GlobalGenerator if config.stage == "coarse" else LocalEnhancer
+        return network(
+            channels, 3, config.ngf, rematerialise=self.preset.generator, **sizes
+        )
+
+    def _load_vgg(self) -> perceptual.Vgg:
+        config = self.config
+        if config.vgg_weights is None:
+            raise ValueError(
+                f"model.lambda_vgg is {config.lambda_vgg:g}, but there are no weights: set "
+                f"model.vgg_weights to a file of {config.vgg} weights, or model.lambda_vgg to 0"
+            )
+        try:
+            return perceptual.load_vgg(config.vgg, config.vgg_weights, config.vgg_normalize)
+        except ValueError as error:
+            raise ValueError(f"model.vgg_weights: {error}") from error
+
+    def _weights(self) -> dict[str, float]:
+        weights = {"G/gan": 1.0}
+        if self.config.lambda_feat:
+            weights["G/feat"] = self.config.lambda_feat
+        if self.config.lambda_vgg:
+            weights["G/vgg"] = self.config.lambda_vgg
+        return weights | {"D/real": 0.5, "D/fake": 0.5}
+
+    def phases(self, images: int) -> tuple[Phase, ...]:
+        fixed = images < self.config.fix_global
+        generator = ("G.enhancers" if fixed else "G", *(["E"] if self.config.encoder else []))
+        return Phase("G", generator), Phase("D", ("D",))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """-> condition [N, C, H, W] for G and D, image [N, 3, H, W] if there is one, and the
+        label and instance ids as they came. Floats are in the dtype that convolutions use."""
+        dtype = conditioning.compute_dtype(next(self.nets["G"].parameters()))
+        prepared: Batch = {name: batch[name] for name in ("label", "inst") if name in batch}
+        if self.config.condition == "label":
+            inst = batch["inst"] if self.config.edges else None
+            prepared["condition"] = conditioning.one_hot(
+                batch["label"], self.config.num_labels, dtype, inst
+            )
+        else:
+            prepared["condition"] = conditioning.normalise(batch["a"], dtype)
+        image = "image" if self.config.condition == "label" else "b"
+        if image in batch:
+            prepared["image"] = conditioning.normalise(batch[image], dtype)
+        return prepared
+
+    def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
+        if phase == "D":
+            terms = self._discriminator_terms(batch, carry["fake"])
+            return self.total(terms), terms, {}
+        fake = self._generate(batch)
+        total, terms = narrow_waist(fake, self._critics(batch["condition"], batch["image"]))
+        return total, terms, {"fake": fake.detach()}
+
+    def _generate(self, batch: Batch) -> Tensor:
+        """G on the condition padded to the stride, cropped back to [N, 3, H, W]."""
+        condition = batch["condition"]
+        height, width = condition.shape[-2:]
+        if self.config.encoder:
+            condition = torch.cat([condition, self._features(batch)], dim=1)
+        fake = self.nets["G"](conditioning.pad_to_multiple(condition, self.stride))
+        return fake[..., :height, :width]
+
+    def _features(self, batch: Batch) -> Tensor:
+        """Instance-wise features of the image; without one, 0, the middle of their range."""
+        condition = batch["condition"]
+        if "image" not in batch:
+            count, _, height, width = condition.shape
+            return condition.new_zeros(count, self.config.feat_channels, height, width)
+        image = conditioning.pad_to_multiple(batch["image"], self.stride)
+        return self.nets["E"](image, batch["inst"]).to(condition.dtype)
+
+    def _critics(self, condition: Tensor, image: Tensor) -> list[Critic]:
+        """All that judges a generated image in phase G, one after the other."""
+        critics = self._scale_critics(condition, image, level=0)
+        if self.vgg is None:
+            return critics
+        whole = [None]
+        cuts = perceptual.strips(image.shape[-2]) if self.preset.strips else whole
+        return critics + [partial(self._perceive, real=image, strip=cut) for cut in cuts]
+
+    def _scale_critics(self, condition: Tensor, image: Tensor, level: int) -> list[Critic]:
+        """The discriminator of this scale, and a waist at half the size for the coarser ones."""
+        critics: list[Critic] = [
+            partial(self._judge, condition=condition, real=image, level=level)
+        ]
+        if level + 1 < self.config.num_scales:
+            critics.append(partial(self._descend, condition=condition, real=image, level=level))
+        return critics
+
+    def _descend(
+        self, image: Tensor, condition: Tensor, real: Tensor, level: int
+    ) -> tuple[Tensor, Terms]:
+        critics = self._scale_critics(downsample(condition), downsample(real), level + 1)
+        return narrow_waist(downsample(image), critics)
+
+    def _judge(
+        self, image: Tensor, condition: Tensor, real: Tensor, level: int
+    ) -> tuple[Tensor, Terms]:
+        """Adversarial loss and feature matching of one scale."""
+        judge = self.nets["D"].at(level)
+        with torch.no_grad():
+            wanted = judge(torch.cat([condition, real], dim=1)) if self.config.lambda_feat else []
+        found = judge(torch.cat([condition, image], dim=1))
+        terms = {"G/gan": losses.generator_loss(found[-1], self.config.gan_loss)}
+        if wanted:
+            matching = losses.feature_matching(found, wanted)
+            terms["G/feat"] = matching / self.config.num_scales
+        return self.total(terms), terms
+
+    def _perceive(
+        self, image: Tensor, real: Tensor, strip: perceptual.Strip | None
+    ) -> tuple[Tensor, Terms]:
+        assert self.vgg is not None
+        loss = perceptual.perceptual_loss(self.vgg, image, real, strip, self.preset.slices)
+        terms = {"G/vgg": loss}
+        return self.total(terms), terms
+
+    def _discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        terms = {}
+        for name, image in (("D/real", batch["image"]), ("D/fake", fake)):
+            scales = self.nets["D"](torch.cat([batch["condition"], image], dim=1))
+            real = name == "D/real"
+            terms[name] = sum(
+                losses.discriminator_loss(features[-1], real, self.config.gan_loss)
+                for features in scales
+            )
+        return terms
+
+    @torch.no_grad()
+    def translate(self, batch: Batch) -> Tensor:
+        return self._generate(batch)
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        pictures = {"condition": self._condition_picture(batch)}
+        pictures["fake"] = conditioning.denormalise(self.translate(batch))
+        if "image" in batch:
+            pictures["real"] = conditioning.denormalise(batch["image"])
+        return pictures
+
+    def _condition_picture(self, batch: Batch) -> Tensor:
+        if self.config.condition == "rgb":
+            return conditioning.denormalise(batch["condition"])
+        colours = conditioning.label_colours(batch["label"], self.config.num_labels)
+        if not self.config.edges:
+            return colours
+        return colours.masked_fill(conditioning.instance_edges(batch["inst"]), 255)
+
+    def adopt(self, weights: dict[str, Tensor]) -> list[str]:
+        """Weights of a run of the same architecture, or of a coarse one for stage full.
+
+        coarse -> full: the global part but its output layer, D scale by scale (a new scale stays
+        fresh), and the encoder."""
+        own = self.nets.state_dict()
+        taken = {name: weight for name, weight in weights.items() if self._wants(name)}
+        for name, weight in taken.items():
+            if name not in own:
+                raise ValueError(f"the checkpoint has {name}, which this network lacks")
+            if weight.shape != own[name].shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(weight.shape)} in the checkpoint and "
+                    f"{tuple(own[name].shape)} in this network: their options differ"
+                )
+        fresh = [name for name in own if name not in taken]
+        lost = [name for name in fresh if not self._may_start_fresh(name, taken)]
+        if lost:
+            raise ValueError(f"the checkpoint lacks {lost[0]}, which this network needs")
+        self.nets.load_state_dict(taken, strict=False)
+        return fresh

@@ -1,0 +1,29 @@
+"""Picture grids for the board and for disk."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """[-1, 1] -> [0, 255], rounded to nearest."""
+    return ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def grid(columns: dict[str, Tensor], width: int = 512) -> Tensor:
+    """Named uint8 pictures [N, 3, H, W] -> one picture [3, N*h, len(columns)*w].
+
+    One row per sample, one column per name, each scaled down to at most `width` pixels."""
+    cells = [shrink(pictures, width) for pictures in columns.values()]
+    rows = torch.cat(cells, dim=3)
+    return torch.cat(list(rows), dim=1)
+
+
+def shrink(pictures: Tensor, width: int) -> Tensor:
+    if pictures.shape[3] <= width:
+        return pictures.cpu()
+    height = max(1, round(pictures.shape[2] * width / pictures.shape[3]))
+    small = F.interpolate(pictures.float(), (height, width), mode="area")
+    return small.round().to(torch.uint8).cpu()

@@ -1,0 +1,67 @@
+"""Statistics cheap enough to gather in every step: sums on the device, one all-reduce a tick."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import torch
+from torch import Tensor
+
+from trainers.backends import Backend
+
+
+class Means:
+    """Running means of named scalars, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        if name in self.sums:
+            self.sums[name] += value
+            self.counts[name] += 1
+        else:
+            self.sums[name] = value.detach().clone()
+            self.counts[name] = 1
+
+    def collect(self, backend: Backend) -> dict[str, float]:
+        """Means over steps and ranks since the last call; every rank must call it."""
+        if not self.sums:
+            return {}
+        names = sorted(self.sums)
+        stacked = torch.stack([self.sums[n].double() / self.counts[n] for n in names])
+        means = backend.mean(stacked).tolist()
+        self.sums.clear()
+        self.counts.clear()
+        return dict(zip(names, means, strict=True))
+
+
+class Clock:
+    """Wall time of a tick, and the share of it that the step waited for data."""
+
+    def __init__(self) -> None:
+        self.restart(0)
+
+    def restart(self, images: int) -> None:
+        self.started = time.perf_counter()
+        self.images = images
+        self.waited = 0.0
+
+    def read(self, images: int) -> dict[str, float]:
+        """Speed since the last restart; starts the next tick."""
+        elapsed = max(time.perf_counter() - self.started, 1e-9)
+        speed = {
+            "speed/images_per_s": (images - self.images) / elapsed,
+            "speed/data_wait_share": self.waited / elapsed,
+        }
+        self.restart(images)
+        return speed
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Allocator peak on a GPU, resident peak of the process otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,288 @@
+"""The loop. Knows phases, never "G" or "D".
+
+One step: every phase in turn, on the same micro-batches; then the moving average, the schedule,
+and one small all-reduce in which the ranks agree whether to go on.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainers.backends import Backend, Seat, check_replicas
+from trainers.board import Observer
+from trainers.checkpoint import Checkpoint, Progress, Store, restore
+from trainers.ema import Ema
+from trainers.errors import TrainingError
+from trainers.gan import GAN, Batch
+from trainers.pictures import grid
+from trainers.player import only
+from trainers.schedule import Schedule, crossed
+from trainers.stats import Clock, Means, peak_memory_gib
+
+PICTURED = 4
+"""Samples of a batch that the board shows."""
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How often things happen, in images; 0 for never."""
+
+    log: int
+    pictures: int
+    save: int
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a run that the loop needs."""
+
+    global_batch: int
+    """Images of one step over all ranks."""
+    num_micro: int
+    """Micro-batches that a rank accumulates for one step."""
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    clip: float | None
+    """Largest gradient norm of a player; None for no clipping."""
+    precision: torch.dtype | None
+    """Autocast dtype inside the players; None for full precision."""
+    schedule: Schedule
+    cadence: Cadence
+
+
+class Trainer:
+    """Trains a GAN from `progress` to the end of the schedule, or until told to stop."""
+
+    def __init__(
+        self,
+        gan: GAN,
+        recipe: Recipe,
+        backend: Backend,
+        store: Store,
+        stream: Callable[[int], Iterator[Batch]],
+        ema: Ema | None = None,
+        observers: tuple[Observer, ...] = (),
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        """stream(position): micro-batches of this rank from `position` images on, without end;
+        stop(): whether this process was asked to leave; any rank's word counts for all."""
+        self.gan = gan
+        self.recipe = recipe
+        self.backend = backend
+        self.store = store
+        self.stream = stream
+        self.ema = ema
+        self.observers = observers
+        self.stop = stop
+        self.progress = Progress()
+        self.seats: list[Seat] = []
+        self.means = Means()
+        self.clock = Clock()
+        self.pulse = Pulse(backend)
+        self.saved: int | None = None
+
+    def fit(self, resume: Checkpoint | None = None, config: str = "") -> bool:
+        """Run; True when the schedule was finished, False when stopped before (and saved)."""
+        self._begin(resume, config)
+        try:
+            self._loop(self.stream(self.progress.images))
+            self.pulse.settle()
+            self.save()
+        finally:
+            for observer in self.observers:
+                observer.close()
+            self.seats.clear()
+            gc.collect()  # no wrapper may outlive the process group
+        return self.progress.images >= self.recipe.schedule.total
+
+    def _loop(self, batches: Iterator[Batch]) -> None:
+        going = True
+        while going and self.progress.images < self.recipe.schedule.total:
+            self._seat_phases()
+            before = self.progress.images
+            micro_batches = self._fetch(batches)
+            watched = self.step(micro_batches)
+            going = not self.pulse.beat(self.progress, self.stop(), watched)
+            self._report(before, micro_batches)
+
+    def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
+        """One update of every phase that is due; returns what must stay finite, by name."""
+        recipe, watched = self.recipe, {}
+        lr = recipe.lr * recipe.schedule.factor(self.progress.images)
+        carries: list[Batch] = [{} for _ in micro_batches]
+        for seat in self.seats:
+            if self.progress.step % seat.phase.every:
+                continue
+            for group in seat.optimizer.param_groups:
+                group["lr"] = lr
+            with only(self.gan, seat.phase):
+                for i, (batch, carry) in enumerate(zip(micro_batches, carries, strict=True)):
+                    with self.backend.accumulate(seat, last=i == len(micro_batches) - 1):
+                        total, terms, out = seat.player(batch, carry)
+                        self.backend.backward(seat, total / len(micro_batches))
+                    carry |= out
+                    for name, term in terms.items():
+                        self.means.add(name, term)
+                        key = f"loss {name} of player {seat.phase.name}"
+                        watched[key] = watched[key] + term if key in watched else term
+                norm = self.backend.step(seat, recipe.clip)
+            self.means.add(f"grad_norm/{seat.phase.name}", norm)
+            if not seat.scaler.is_enabled():  # a scaler skips such a step and lowers its scale
+                watched[f"gradient norm of player {seat.phase.name}"] = norm
+        self.progress.step += 1
+        self.progress.images += recipe.global_batch
+        if self.ema is not None:
+            self.ema.update(self.gan, recipe.global_batch)
+        return watched
+
+    def save(self) -> None:
+        """A checkpoint of this moment, after making sure that all replicas are one."""
+        if self.saved == self.progress.images:
+            return
+        check_replicas(self.backend, self.gan)
+        self.store.save(self.progress, self.gan, self.seats, self.ema)
+        self.saved = self.progress.images
+
+    def _begin(self, resume: Checkpoint | None, config: str) -> None:
+        if resume is not None:
+            self.progress = resume.progress
+            self.saved = self.progress.images
+        self._seat_phases()
+        if resume is not None:
+            restore(resume, self.gan, self.seats, self.ema, self.backend)
+        check_replicas(self.backend, self.gan)
+        for observer in self.observers:
+            observer.start(self.progress, self.recipe.schedule.total, config)
+        self.clock.restart(self.progress.images)
+
+    def _seat_phases(self) -> None:
+        """Build the players of the present phases; keep those whose phase has not changed.
+
+        A wrapper made while other parameters were frozen would never synchronise them, hence a
+        new player, wrapper and optimizer; the moments of parameters already trained move along.
+        """
+        phases = self.gan.phases(self.progress.images)
+        if [seat.phase for seat in self.seats] == list(phases):
+            return
+        old = {seat.phase.name: seat for seat in self.seats}
+        self.seats = []
+        for phase in phases:
+            seat = old.pop(phase.name, None)
+            if seat is None or seat.phase != phase:
+                moments = seat.moments() if seat is not None else {}
+                scale = seat.scaler.state_dict() if seat is not None else {}
+                del seat
+                gc.collect()  # the old wrapper's hooks must be gone before the new one's come
+                seat = self.backend.adopt(
+                    self.gan, phase, self._optimizer, self.recipe.precision
+                )
+                seat.restore(moments)
+                if scale:
+                    seat.scaler.load_state_dict(scale)
+            self.seats.append(seat)
+
+    def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        recipe = self.recipe
+        fused = self.backend.device.type == "cuda"
+        return torch.optim.Adam(
+            parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused or None
+        )
+
+    def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The micro-batches of one step on the device; the wait for them is measured."""
+        started = time.perf_counter()
+        raw = [next(batches) for _ in range(self.recipe.num_micro)]
+        self.clock.waited += time.perf_counter() - started
+        return [to_device(batch, self.backend.device) for batch in raw]
+
+    def _report(self, before: int, micro_batches: list[Batch]) -> None:
+        cadence, now = self.recipe.cadence, self.progress.images
+        ends = now >= self.recipe.schedule.total
+        if ends or crossed(cadence.log, before, now):
+            self._log()
+        if cadence.pictures and (ends or crossed(cadence.pictures, before, now)):
+            self._picture(micro_batches[0])
+        if crossed(cadence.save, before, now):
+            self.pulse.settle()
+            self.save()
+
+    def _log(self) -> None:
+        values = self.means.collect(self.backend)
+        values |= self.clock.read(self.progress.images)
+        values["memory/peak_gib"] = peak_memory_gib(self.backend.device)
+        for seat in self.seats:
+            values[f"lr/{seat.phase.name}"] = seat.optimizer.param_groups[0]["lr"]
+        for observer in self.observers:
+            observer.scalars(self.progress, values)
+
+    @torch.no_grad()
+    def _picture(self, batch: Batch) -> None:
+        """Rank 0 alone: no collective may be called in here."""
+        if not self.observers:
+            return
+        few = {name: value[:PICTURED] for name, value in batch.items()}
+        columns = self._look(few)
+        if self.ema is not None:
+            with self.ema.swapped(self.gan):
+                columns["EMA fake"] = self._look(few)["fake"]
+        for observer in self.observers:
+            observer.pictures(self.progress, grid(columns))
+
+    def _look(self, batch: Batch) -> dict[str, Tensor]:
+        precision = self.recipe.precision
+        with torch.autocast(self.backend.device.type, precision, enabled=precision is not None):
+            return self.gan.pictures(self.gan.prepare(batch))
+
+
+class Pulse:
+    """One all-reduced vector a step: who wants to stop, and what has ceased to be finite.
+
+    On a GPU the answer is read one step late, so that the host can run ahead; `settle` reads it
+    at once, before anything is kept.
+    """
+
+    def __init__(self, backend: Backend):
+        self.backend = backend
+        self.pending: tuple[int, list[str], Tensor] | None = None
+
+    def beat(self, progress: Progress, stop: bool, watched: dict[str, Tensor]) -> bool:
+        """Returns whether any rank wants to stop."""
+        device = self.backend.device
+        bad = torch.stack([~value.isfinite() for value in watched.values()]).float()
+        flags = self.backend.maximum(torch.cat([torch.tensor([float(stop)], device=device), bad]))
+        late, self.pending = self.pending, (progress.step, list(watched), flags)
+        if device.type == "cuda":
+            return self._read(late)
+        return self.settle()
+
+    def settle(self) -> bool:
+        late, self.pending = self.pending, None
+        return self._read(late)
+
+    @staticmethod
+    def _read(beat: tuple[int, list[str], Tensor] | None) -> bool:
+        if beat is None:
+            return False
+        step, names, flags = beat
+        stop, *bad = flags.tolist()
+        if any(bad):
+            worst = [name for name, flag in zip(names, bad, strict=True) if flag]
+            raise TrainingError(
+                f"Not finite at step {step}: {', '.join(worst)}. The checkpoint before is kept; "
+                "resume it with a lower optim.lr, with optim.clip, or with precision bf16 or fp32."
+            )
+        return stop > 0
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return {
+        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        for name, value in batch.items()
+    }
