@@ -132,7 +132,7 @@ def main() -> None:
     """Parse everything, then run; mistakes of the user end with a sentence, not a traceback."""
     try:
         check_flags(sys.argv[1:])
-        plan = fire.Fire(Commands, name="organza", serialize=lambda result: silent(result))
+        plan = fire.Fire(Commands(), name="organza", serialize=silent)
         if isinstance(plan, Plan):
             sys.exit(plan._run() or 0)
     except ConfigError as error:
@@ -156,7 +156,7 @@ def fail(error: Exception, code: int) -> None:
 
 def silent(result: object) -> object:
     """Keep fire from printing a plan; help texts pass."""
-    return "" if isinstance(result, Plan) else result
+    return None if isinstance(result, Plan) else result
 
 
 def load(config: str, overrides: dict[str, str]) -> object:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
+from shards import augment
 from trainers.settings import Settings
 
 RECIPES = Path(__file__).parent / "configs"
@@ -50,12 +51,17 @@ class Preprocess(Settings):
         "none", "resize_and_crop", "crop", "scale_width", "scale_width_and_crop"
     ] = "none"
     """As in the original code; none keeps the size (padded to the network's stride inside)."""
-    load_size: int = Field(1024, ge=1)
-    """Pixels to resize to: both sides (resize_and_crop) or the width (scale_width*)."""
-    crop_size: int | tuple[int, int] = 512
+    load_size: int | tuple[int, int] | None = None
+    """Pixels to resize to: [height, width] or both sides (resize_*), the width (scale_width*)."""
+    crop_size: int | tuple[int, int] | None = None
     """Pixels of the random crop of *crop: one number for a square, or [height, width]."""
     flip: bool = True
     """Mirror half of the samples."""
+
+    @model_validator(mode="after")
+    def _sizes_fit_the_mode(self) -> Preprocess:
+        augment.Preprocess(**self.model_dump())
+        return self
 
 
 class Data(Settings):
@@ -217,7 +223,7 @@ def messages(
 ) -> Iterator[str]:
     """One sentence per mistake, with the full option name."""
     seen = set()
-    for problem in error.errors():
+    for problem in error.errors(include_url=False):
         location = tuple(str(part) for part in problem["loc"])
         # Branches of a union are appended to the location; the option is what the tree has.
         option = ".".join(prefix + location_in(tree, location, problem["type"]))
@@ -226,12 +232,16 @@ def messages(
         seen.add(option)
         if problem["type"] == "extra_forbidden":
             known = list(section_of(root, location[:-1]).model_fields)
-            yield f"unknown option `{option}`{hint(location[-1], known)}"
+            where = ".".join(prefix + location[:-1])
+            known = [f"{where}.{name}" if where else name for name in known]
+            yield f"unknown option `{option}`{hint(option, known)}"
         elif problem["type"] == "missing":
             yield f"option `{option}` is missing: give it in the recipe or as --{option}=..."
         else:
             text = problem["msg"].removeprefix("Value error, ")
-            yield f"`{option}` is {problem['input']!r}: {text[:1].lower()}{text[1:]}"
+            value = problem["input"]
+            whole = isinstance(value, dict | Settings)  # a rule between several options
+            yield text if whole else f"`{option}` is {value!r}: {text[:1].lower()}{text[1:]}"
 
 
 def location_in(tree: Any, location: tuple[str, ...], kind: str) -> tuple[str, ...]:

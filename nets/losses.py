@@ -38,11 +38,11 @@ def discriminator_loss(scores: Tensor, real: bool, kind: GanLoss) -> Tensor:
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """L1 between the features of one discriminator, its scores (the last entry) left out.
 
-    4 / len(fake) * sum of means: the original's factor, 1 for three strided layers (equation 4
-    of pix2pixHD). Averaging over scales is the caller's part.
+    Four times the mean over the layers: the original's factor for equation 4 of pix2pixHD, 1 at
+    its depth of four. Averaging over scales is the caller's part.
     """
     distances = [l1(f, r) for f, r in zip(fake[:-1], real[:-1], strict=True)]
-    return 4 / len(fake) * torch.stack(distances).sum()
+    return 4 / len(distances) * torch.stack(distances).sum()
 
 
 def l1(a: Tensor, b: Tensor, count: int | None = None) -> Tensor:

@@ -45,7 +45,7 @@ class _Waist(torch.autograd.Function):
             with torch.set_grad_enabled(differentiable):
                 total, found = critic(leaf)
             if differentiable:
-                (own,) = torch.autograd.grad(total * scale, leaf)
+                (own,) = torch.autograd.grad(total, leaf, torch.full_like(total, scale))
                 gradient = own if gradient is None else gradient + own
             totals.append(total.detach())
             for name, term in found.items():

@@ -63,6 +63,13 @@ class Preprocess:
         """The same without chance, for evaluation: no flip, the crop in the centre."""
         return replace(self, flip=False, random_crop=False)
 
+    def uncropped(self) -> Preprocess:
+        """The same without chance and without a crop, for translation: whole pictures."""
+        whole = self.deterministic()
+        if self.mode == "resize_and_crop":
+            return replace(whole, crop_size=self.load_size)
+        return replace(whole, mode=self.mode.removesuffix("_and_crop").replace("crop", "none"))
+
     def output_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of a sample of that size after apply()."""
         return self._crop_size() if self.crops else self._resized(width, height)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shards.images import size_of
+from shards.records import DataError
 
 MAX_LISTED_SIZES = 64
 
@@ -48,13 +50,17 @@ class Census:
                 known.num_pixels + use.num_pixels, known.first_key
             )
 
+    def listed_sizes(self) -> tuple[tuple[int, int, int], ...]:
+        """The commonest sizes first: (width, height, samples)."""
+        ordered = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
+        return tuple((*size, count) for size, count in ordered[:MAX_LISTED_SIZES])
+
     def to_json(self) -> dict[str, Any]:
-        """The same counts give the same JSON; only the commonest sizes are listed."""
-        listed = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
+        """The same counts give the same JSON."""
         widths, heights = zip(*self.sizes)
         return {
-            "sizes": [[*size, count] for size, count in listed[:MAX_LISTED_SIZES]],
-            "num_distinct_sizes": len(listed),
+            "sizes": self.listed_sizes(),
+            "num_distinct_sizes": len(self.sizes),
             "min_size": [min(widths), min(heights)],
             "max_size": [max(widths), max(heights)],
             "label_ids": {
@@ -68,3 +74,22 @@ def label_histogram(label: np.ndarray) -> dict[int, int]:
     """id -> pixels of a uint8 label map."""
     counts = np.bincount(label.ravel(), minlength=256)
     return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
+
+
+def check_label_ids(histogram: dict[int, int], num_labels: int, where: str) -> None:
+    """Raise DataError if `histogram` (id -> pixels) of the file `where` has an id >= num_labels."""
+    for label_id in sorted(histogram):
+        if label_id >= num_labels:
+            raise DataError(
+                f"{where}: {histogram[label_id]} pixels have label id {label_id}, but with "
+                f"num_labels={num_labels} ids end at {num_labels - 1}: raise num_labels to at "
+                f"least {max(histogram) + 1} or remap the ids"
+            )
+
+
+def check_label_uses(label_ids: dict[int, LabelUse], num_labels: int, path: Path) -> None:
+    """Raise DataError if the set in folder `path` uses an id >= num_labels."""
+    beyond = {i: use.num_pixels for i, use in label_ids.items() if i >= num_labels}
+    if beyond:
+        first_key = label_ids[min(beyond)].first_key
+        check_label_ids(beyond, num_labels, f"{path}: {first_key}.label.png (and maybe others)")

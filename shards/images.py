@@ -21,8 +21,10 @@ MAX_PIXELS = 2**26
 """Larger images (8192 x 8192) are refused before they are decoded: decompression bombs."""
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
 _IDS = ("1", "L", "P")
-_WIDE_IDS = (*_IDS, "I;16", "I")
+_WIDE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
+_IDS = (*_IDS, "I;16", "I")
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
 
 
@@ -80,7 +82,8 @@ def _open(data: bytes, where: str) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"{where} is not a PNG or JPEG image: convert or remove it") from error
+        state = "truncated or corrupt" if data.startswith(_MAGIC) else "not a PNG or JPEG image"
+        raise DataError(f"{where} is {state}: replace or remove the file") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{where}: {error}; at most {MAX_PIXELS} pixels are accepted") from error
     except _BROKEN as error:

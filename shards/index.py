@@ -10,17 +10,19 @@ import hashlib
 import json
 import tarfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from shards.census import LabelUse
+from shards.census import LabelUse, check_label_uses
 from shards.manifest import INDEX_FILE, Manifest, read_manifest, shard_name
-from shards.records import DataError, check_label_ids
+from shards.records import DataError
 
 Columns = dict[str, Any]
+_FIELDS = ("extension", "offset", "size", "crc32")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +75,18 @@ class ShardSet:
         """The commonest image sizes: (width, height, samples)."""
         return self.manifest.sizes
 
-    def file_name(self, sample: int, member: str) -> str:
-        """What errors call a member of a sample: the shard's path and the name inside it."""
-        shard = self.path / shard_name(int(self.shard_numbers[sample]))
-        extension = self.index[member].extensions[sample]
-        return f"{shard}: {self.keys[sample]}.{member}.{extension}"
+    def shard_path(self, sample: int) -> Path:
+        """The tar that holds a sample."""
+        return self.path / shard_name(int(self.shard_numbers[sample]))
+
+    def entry_name(self, sample: int, member: str) -> str:
+        """The name of a member inside its tar: KEY.MEMBER.EXTENSION."""
+        return f"{self.keys[sample]}.{member}.{self.index[member].extensions[sample]}"
+
+    def names(self, sample: int) -> dict[str, str]:
+        """What errors call the files of a sample, by member."""
+        shard = self.shard_path(sample)
+        return {member: f"{shard}: {self.entry_name(sample, member)}" for member in self.members}
 
     def require(self, layout: str, *, num_labels: int | None = None, inst: bool = False) -> None:
         """Raise DataError unless a run of this layout, number of labels and use of instance maps
@@ -93,9 +102,7 @@ class ShardSet:
                 f"with a *_inst/ folder or switch instance edges and features off"
             )
         if num_labels is not None:
-            for label_id, use in sorted(self.label_ids.items()):
-                name = f"{self.path}: {use.first_key}.label.png (the first of the set)"
-                check_label_ids({label_id: use.num_pixels}, num_labels, name)
+            check_label_uses(self.label_ids, num_labels, self.path)
 
 
 def open_shards(path: Path) -> ShardSet:
@@ -106,22 +113,7 @@ def open_shards(path: Path) -> ShardSet:
     manifest = read_manifest(path)
     for problem in shard_file_problems(path, manifest):
         raise DataError(problem)
-    columns = _read_index(path, manifest)
-    return ShardSet(
-        path=path,
-        manifest=manifest,
-        keys=tuple(columns["keys"]),
-        shard_numbers=np.array(columns["shards"], dtype=np.int64),
-        index={
-            member: MemberIndex(
-                extensions=tuple(column["extension"]),
-                offsets=np.array(column["offset"], dtype=np.int64),
-                sizes=np.array(column["size"], dtype=np.int64),
-                crc32s=np.array(column["crc32"], dtype=np.int64),
-            )
-            for member, column in columns["members"].items()
-        },
-    )
+    return read_index(path, manifest)
 
 
 def shard_file_problems(path: Path, manifest: Manifest) -> list[str]:
@@ -143,23 +135,43 @@ def shard_file_problems(path: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def tar_columns(shard: Path, keys: list[str], members: tuple[str, ...]) -> dict[str, Columns]:
-    """The columns of one shard, read from the tar itself; it must hold just these samples."""
-    columns: dict[str, Columns] = {
-        member: {"extension": [], "offset": [], "size": [], "crc32": []} for member in members
-    }
+def read_index(path: Path, manifest: Manifest) -> ShardSet:
+    """The set in folder `path`, its shards unseen; DataError if the index is not the packed one."""
+    columns = _index_columns(path / INDEX_FILE, manifest)
+    return ShardSet(
+        path=path,
+        manifest=manifest,
+        keys=tuple(columns["keys"]),
+        shard_numbers=np.array(columns["shards"], dtype=np.int64),
+        index={
+            member: MemberIndex(
+                extensions=tuple(column["extension"]),
+                offsets=np.array(column["offset"], dtype=np.int64),
+                sizes=np.array(column["size"], dtype=np.int64),
+                crc32s=np.array(column["crc32"], dtype=np.int64),
+            )
+            for member, column in columns["members"].items()
+        },
+    )
+
+
+def tar_entries(shard: Path) -> Iterator[tuple[str, int, bytes]]:
+    """(name, offset of the content, content) of every file in a tar, in its order."""
     with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for position, entry in enumerate(tar):
-            key, member, extension = entry.name.rsplit(".", 2)
-            # TarWriter sorts the members of a sample by name.
-            expected = (keys[position // len(members)], sorted(members)[position % len(members)])
-            assert (key, member) == expected, (entry.name, expected)
+        for entry in tar:
             file.seek(entry.offset_data)
-            column = columns[member]
-            column["extension"].append(extension)
-            column["offset"].append(entry.offset_data)
-            column["size"].append(entry.size)
-            column["crc32"].append(zlib.crc32(file.read(entry.size)))
+            yield entry.name, entry.offset_data, file.read(entry.size)
+
+
+def tar_columns(shard: Path, members: tuple[str, ...]) -> dict[str, Columns]:
+    """The columns of one shard, read from the tar itself."""
+    columns: dict[str, Columns] = {
+        member: {field: [] for field in _FIELDS} for member in members
+    }
+    for name, offset, content in tar_entries(shard):
+        _, member, extension = name.rsplit(".", 2)
+        for field, value in zip(_FIELDS, (extension, offset, len(content), zlib.crc32(content))):
+            columns[member][field].append(value)
     return columns
 
 
@@ -167,14 +179,13 @@ def index_bytes(
     members: tuple[str, ...], shard_keys: list[list[str]], shards: list[dict[str, Columns]]
 ) -> bytes:
     """The text of index.json from the keys and the columns of each shard."""
-    fields = ("extension", "offset", "size", "crc32")
     content = {
         "keys": [key for keys in shard_keys for key in keys],
         "shards": [number for number, keys in enumerate(shard_keys) for _ in keys],
         "members": {
             member: {
                 field: [value for shard in shards for value in shard[member][field]]
-                for field in fields
+                for field in _FIELDS
             }
             for member in members
         },
@@ -182,8 +193,7 @@ def index_bytes(
     return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
-def _read_index(path: Path, manifest: Manifest) -> Columns:
-    file = path / INDEX_FILE
+def _index_columns(file: Path, manifest: Manifest) -> Columns:
     try:
         data = file.read_bytes()
     except OSError as error:

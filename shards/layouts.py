@@ -117,9 +117,8 @@ def _pair_up(source: Path, layout: str, folders: dict[str, Path]) -> list[Record
     for other in others:
         _check_same_keys(source, folders, files, first, other)
     order = [member for member in LAYOUTS[layout] if member in folders]
-    return [
-        Record(key, {member: files[member][key] for member in order}) for key in sorted(files[first])
-    ]
+    keys = sorted(files[first])
+    return [Record(key, {member: files[member][key] for member in order}) for key in keys]
 
 
 def _check_same_keys(

@@ -36,7 +36,8 @@ class Order:
         epoch, rank_in_epoch = divmod(position, self.num_samples)
         if not self.shuffle:
             return epoch, rank_in_epoch
-        return epoch, int(permutation(self.num_samples, self.seed, self.domain, epoch)[rank_in_epoch])
+        order = permutation(self.num_samples, self.seed, self.domain, epoch)
+        return epoch, int(order[rank_in_epoch])
 
 
 # Workers read ahead across an epoch's end, in two domains: four permutations are in use.

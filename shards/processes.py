@@ -63,19 +63,19 @@ def run_jobs(
     if num_workers <= 1:
         return _run_here(function, jobs, total, unit, report)
     server_context = context()
-    done, stop = server_context.Value("q", 0), server_context.Event()
+    done, stop = server_context.Value("q", 0), server_context.RawValue("b", 0)
     pool = ProcessPoolExecutor(num_workers, server_context, _enter_worker, (done, stop))
     try:
         futures = [pool.submit(_call, function, job) for job in jobs]
         for future in futures:
-            _await(future, lambda: report(done.value, total, unit))
+            _await(future, lambda: report(done.get_obj().value, total, unit))
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise DataError(
             "a worker process was killed, probably for want of memory: use fewer workers"
         ) from error
     finally:
-        stop.set()
+        stop.value = 1
         pool.shutdown(cancel_futures=True)
 
 
@@ -132,7 +132,7 @@ class _Stopped(Exception):
 
 
 def _tick() -> None:
-    if _stop.is_set():
+    if _stop.value:
         raise _Stopped
     with _done.get_lock():
         _done.value += 1

@@ -36,7 +36,7 @@ class Reader:
         for member, content in files.items():
             if zlib.crc32(content) != int(index[member].crc32s[sample]):
                 raise DataError(
-                    f"{self.shard_set.file_name(sample, member)} was cut or altered after "
+                    f"{self.shard_set.names(sample)[member]} was cut or altered after "
                     f"packing (its crc32 is wrong): restore the shard or pack the set anew"
                 )
         return files

@@ -177,7 +177,7 @@ class _Stream(Dataset):
 
     def _sample(self, epoch: int, sample: int) -> dict[str, np.ndarray]:
         shard_set = self.reader.shard_set
-        names = {member: shard_set.file_name(sample, member) for member in shard_set.members}
+        names = shard_set.names(sample)
         pixels = decode_sample(self.reader.read(sample), names)
         draw = hash64(self.seed, self.order.domain, epoch, sample)
         return self.preprocess.apply(pixels, draw, next(iter(names.values())))

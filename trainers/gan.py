@@ -24,10 +24,12 @@ Terms = dict[str, Tensor]
 class Needs:
     """What a GAN's configuration asks of a data set; checked before training."""
 
-    members: tuple[str, ...]
-    """Tensors that every sample must have: "label", "inst", "image", "a", "b"."""
+    layout: str
+    """How the data set must have been packed: "labels" or "pairs"."""
     num_labels: int | None = None
     """Label ids must be smaller than this."""
+    inst: bool = False
+    """Whether instance maps are used."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -29,7 +29,7 @@ from nets.generators import GlobalGenerator, LocalEnhancer
 from nets.init import init_normal
 from nets.remat import PRESETS, Memory
 from nets.waist import Critic, Terms, narrow_waist
-from trainers.gan import GAN, Batch, Phase, Settings
+from trainers.gan import GAN, Batch, Needs, Phase, Settings
 
 
 class Config(Settings):
@@ -83,6 +83,13 @@ class Config(Settings):
     """Number of images for which stage full trains the enhancers alone."""
     memory: Memory = "none"
     """Recomputation for memory, the same gradients: from fastest to smallest."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the data set must hold."""
+        if self.condition == "rgb":
+            return Needs("pairs")
+        return Needs("labels", self.num_labels, inst=self.edges or self.encoder)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -278,11 +285,11 @@ class Pix2PixHD(GAN):
     def adopt(self, weights: dict[str, Tensor]) -> list[str]:
         """Weights of a run of the same architecture, or of a coarse one for stage full.
 
-        coarse -> full: the global part but its output layer, D scale by scale (a new scale stays
-        fresh), and the encoder."""
+        coarse -> full: the global part but its output layer, the encoder, and D scale by scale; a
+        scale that the other run did not have stays fresh."""
         own = self.nets.state_dict()
-        taken = {name: weight for name, weight in weights.items() if self._wants(name)}
-        for name, weight in taken.items():
+        given = {name: weight for name, weight in weights.items() if not self._outgrown(name)}
+        for name, weight in given.items():
             if name not in own:
                 raise ValueError(f"the checkpoint has {name}, which this network lacks")
             if weight.shape != own[name].shape:
@@ -290,9 +297,24 @@ class Pix2PixHD(GAN):
                     f"{name} has shape {tuple(weight.shape)} in the checkpoint and "
                     f"{tuple(own[name].shape)} in this network: their options differ"
                 )
-        fresh = [name for name in own if name not in taken]
-        lost = [name for name in fresh if not self._may_start_fresh(name, taken)]
-        if lost:
-            raise ValueError(f"the checkpoint lacks {lost[0]}, which this network needs")
-        self.nets.load_state_dict(taken, strict=False)
+        fresh = [name for name in own if name not in given]
+        for name in fresh:
+            if not self._may_be_new(name, given):
+                raise ValueError(f"the checkpoint lacks {name}, which this network needs")
+        self.nets.load_state_dict(given, strict=False)
         return fresh
+
+    def _outgrown(self, name: str) -> bool:
+        """The coarse output layer, which the enhancers take the place of."""
+        return self.config.stage == "full" and name.startswith("G.head.")
+
+    def _may_be_new(self, name: str, given: dict[str, Tensor]) -> bool:
+        """Enhancers and scales of D may be missing, but as a whole only."""
+        groups = ["G.enhancers."] + [f"D.scales.{i}." for i in range(self.config.num_scales)]
+        return any(
+            name.startswith(group) and not any(other.startswith(group) for other in given)
+            for group in groups
+        )
+
+
+Model = Pix2PixHD
