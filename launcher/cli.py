@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import fire
-from fire.decorators import SetParseFn
 
 from launcher.config import ConfigError
 
@@ -27,7 +28,6 @@ class Commands:
     Start with `pack`, then `show` a recipe, `train` it, and `translate` new maps.
     """
 
-    @SetParseFn(str)
     def pack(
         self,
         source: str,
@@ -53,7 +53,6 @@ class Commands:
         counts = integers("pack", num_labels=num_labels or "0", workers=workers)
         return Plan(lambda: packing.pack(Path(source), Path(out), layout, split, **counts))
 
-    @SetParseFn(str)
     def verify(self, shards: str) -> Plan:
         """Read every byte of packed shards and check it against the manifest.
 
@@ -64,7 +63,6 @@ class Commands:
 
         return Plan(lambda: packing.verify(Path(shards)))
 
-    @SetParseFn(str)
     def train(self, config: str, **overrides: str) -> Plan:
         """Train a recipe; the same command again resumes the run. Worker entry of all launchers.
 
@@ -76,7 +74,6 @@ class Commands:
 
         return Plan(lambda: wiring.train(load(config, overrides)))
 
-    @SetParseFn(str)
     def show(self, config: str, **overrides: str) -> Plan:
         """Print the resolved configuration of a recipe, with its overrides, and stop.
 
@@ -86,7 +83,6 @@ class Commands:
         """
         return Plan(lambda: print(load(config, overrides).to_yaml(), end=""))
 
-    @SetParseFn(str)
     def translate(
         self,
         checkpoint: str,
@@ -113,7 +109,6 @@ class Commands:
             )
         )
 
-    @SetParseFn(str)
     def score(self, pictures: str, photos: str) -> Plan:
         """Mean absolute error of translated pictures, beside that of the best constant colour.
 
@@ -132,7 +127,7 @@ def main() -> None:
     """Parse everything, then run; mistakes of the user end with a sentence, not a traceback."""
     try:
         check_flags(sys.argv[1:])
-        plan = fire.Fire(Commands(), name="organza", serialize=silent)
+        plan = fire.Fire(Commands(), quoted(sys.argv[1:]), name="organza", serialize=silent)
         if isinstance(plan, Plan):
             sys.exit(plan._run() or 0)
     except ConfigError as error:
@@ -149,8 +144,13 @@ def user_errors() -> tuple[type[Exception], ...]:
     return (DataError, loaded.TrainingError) if loaded else (DataError,)
 
 
-def fail(error: Exception, code: int) -> None:
-    print(f"organza: {error}", file=sys.stderr)
+def fail(error: Exception, code: int) -> NoReturn:
+    """One sentence and the exit status. All ranks find the same mistake in a configuration, but
+    only some a broken sample."""
+    rank = os.environ.get("RANK", "0")
+    if code != 2 or rank == "0":
+        who = f"organza (rank {rank})" if rank != "0" else "organza"
+        print(f"{who}: {error}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -177,6 +177,19 @@ def check_flags(arguments: list[str]) -> None:
         if name in seen:
             raise ConfigError(f"{name} is given twice: keep one of them.")
         seen.add(name)
+
+
+def quoted(arguments: list[str]) -> list[str]:
+    """Every value as a Python literal, so that fire hands on the text and guesses no type:
+    it would turn a folder called 1e5 into 100000.0."""
+    command, rest = arguments[:1], arguments[1:]
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-"):
+            command.append(f"{name}={value!r}" if equals else argument)
+        else:
+            command.append(repr(argument))
+    return command
 
 
 def integers(command: str, **options: str) -> dict[str, int]:

@@ -240,8 +240,9 @@ def messages(
         else:
             text = problem["msg"].removeprefix("Value error, ")
             value = problem["input"]
-            whole = isinstance(value, dict | Settings)  # a rule between several options
-            yield text if whole else f"`{option}` is {value!r}: {text[:1].lower()}{text[1:]}"
+            # A rule between several options names them itself.
+            rule = problem["type"] == "value_error" and isinstance(value, dict | Settings)
+            yield text if rule else f"`{option}` is {value!r}: {text[:1].lower()}{text[1:]}"
 
 
 def location_in(tree: Any, location: tuple[str, ...], kind: str) -> tuple[str, ...]:

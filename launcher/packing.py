@@ -52,10 +52,19 @@ def pack_earth(out: Path, workers: int) -> None:
         pack_folder(images / "tiles", out / f"tiles-{split}", "pairs", split, 0, workers)
 
 
-def verify(shards: Path) -> None:
+def verify(shards: Path) -> int:
+    """Print what was read and every problem; the exit status."""
     from shards.verify import verify as verify_shards
 
     bar, move = progress_bar("verifying")
     with bar:
         summary = verify_shards(shards, progress=move)
-    print(f"{shards}: {summary}")
+    for problem in summary.problems:
+        print(problem)
+    verdict = f"{len(summary.problems)} problems" if summary.problems else "all is well"
+    gib = summary.num_bytes / 2**30
+    print(
+        f"{shards}: {summary.num_samples} samples in {summary.num_shards} shards, "
+        f"{gib:.2f} GiB: {verdict}."
+    )
+    return 1 if summary.problems else 0

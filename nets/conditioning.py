@@ -63,9 +63,9 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 def label_colours(label: Tensor, num_labels: int) -> Tensor:
     """Label ids [N, 1, H, W] -> uint8 pictures [N, 3, H, W], a colour of its own for each id.
 
-    The PASCAL VOC map: the bits of id + 1 are dealt to red, green and blue, the highest first.
+    The PASCAL VOC map: the bits of an id are dealt to red, green and blue, the highest first.
     """
-    ids = torch.arange(1, num_labels + 1, device=label.device)
+    ids = torch.arange(num_labels, device=label.device)
     palette = torch.zeros(3, num_labels, dtype=torch.uint8, device=label.device)
     for bit in range(8):
         for channel in range(3):

@@ -121,6 +121,9 @@ class Enhancers(nn.Module):
 
 def _check_sides(condition: Tensor, stride: int) -> None:
     height, width = condition.shape[-2:]
-    assert height % stride == 0 and width % stride == 0, (
-        f"{width}x{height} is no multiple of the generator's stride {stride}"
-    )
+    assert height % stride == 0 and width % stride == 0, f"{width}x{height} against {stride}"
+    if min(height, width) == stride:
+        raise ValueError(
+            f"{width}x{height} images are too small for this generator, which divides sides by "
+            f"{stride} and needs 2 pixels there: use larger images or fewer num_downsamples"
+        )

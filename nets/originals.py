@@ -19,7 +19,7 @@ Named = Iterable[tuple[str, nn.Module]]
 
 
 def original_keys(network: nn.Module) -> dict[str, str]:
-    """Own state-dict key -> key in the original implementation, for every parameter of `network`."""
+    """Own state-dict key -> key in the original implementation, for every parameter."""
     if isinstance(network, LocalEnhancer):
         layers = _local_enhancer(network)
     elif isinstance(network, (GlobalGenerator, Encoder)):

@@ -27,37 +27,46 @@ def narrow_waist(image: Tensor, critics: Sequence[Critic]) -> tuple[Tensor, Term
     """(sum of the critics' totals, their terms): itself a critic, so that waists can be nested.
 
     The total is differentiable with respect to `image` alone; the terms are detached, and equal
-    names are added up. The gradients are those of one backward through all critics together, bit
-    for bit where the loss scale is a power of two.
+    names are added up. The gradient is that of one backward through all critics together, bit for
+    bit where the loss scale is a power of two.
     """
+    differentiable = torch.is_grad_enabled() and image.requires_grad
     terms: Terms = {}
-    return _Waist.apply(image, critics, terms), terms
+    return _Waist.apply(image, critics, terms, differentiable), terms
 
 
 class _Waist(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, critics: Sequence[Critic], terms: Terms) -> Tensor:
-        differentiable = ctx.needs_input_grad[0]
+    def forward(
+        ctx: Any, image: Tensor, critics: Sequence[Critic], terms: Terms, differentiable: bool
+    ) -> Tensor:
         scale = FP16_SCALE if image.dtype == torch.float16 else 1.0
         totals, gradient = [], None
-        for critic in critics:
-            leaf = image.detach().requires_grad_(differentiable)
-            with torch.set_grad_enabled(differentiable):
-                total, found = critic(leaf)
-            if differentiable:
-                (own,) = torch.autograd.grad(total, leaf, torch.full_like(total, scale))
-                gradient = own if gradient is None else gradient + own
-            totals.append(total.detach())
+        # Autograd would meet the last critic first; sums of floats depend on the order.
+        for critic in reversed(critics):
+            total, found, own = _consult(critic, image, differentiable, scale)
+            gradient = own if gradient is None else gradient + own
+            totals.append(total)
             for name, term in found.items():
-                terms[name] = terms[name] + term.detach() if name in terms else term.detach()
-            # The graph must be gone before the next critic builds its own.
-            del total, found, leaf
-        if differentiable:
-            ctx.save_for_backward(gradient)
-            ctx.scale = scale
+                terms[name] = term + terms[name] if name in terms else term
+        ctx.save_for_backward(gradient)
+        ctx.scale = scale
         return torch.stack(totals).sum()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * (grad / ctx.scale), None, None
+        return gradient * (grad / ctx.scale), None, None, None
+
+
+def _consult(
+    critic: Critic, image: Tensor, differentiable: bool, scale: float
+) -> tuple[Tensor, Terms, Tensor | None]:
+    """Total, terms and scaled gradient at the image; the critic's graph ends with this call."""
+    leaf = image.detach().requires_grad_(differentiable)
+    with torch.set_grad_enabled(differentiable):
+        total, found = critic(leaf)
+    own = None
+    if differentiable:
+        (own,) = torch.autograd.grad(total, leaf, torch.full_like(total, scale))
+    return total.detach(), {name: term.detach() for name, term in found.items()}, own

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from shards.images import size_of
-from shards.records import DataError
+from shards.records import check_label_ids
 
 MAX_LISTED_SIZES = 64
 
@@ -74,17 +74,6 @@ def label_histogram(label: np.ndarray) -> dict[int, int]:
     """id -> pixels of a uint8 label map."""
     counts = np.bincount(label.ravel(), minlength=256)
     return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
-
-
-def check_label_ids(histogram: dict[int, int], num_labels: int, where: str) -> None:
-    """Raise DataError if `histogram` (id -> pixels) of the file `where` has an id >= num_labels."""
-    for label_id in sorted(histogram):
-        if label_id >= num_labels:
-            raise DataError(
-                f"{where}: {histogram[label_id]} pixels have label id {label_id}, but with "
-                f"num_labels={num_labels} ids end at {num_labels - 1}: raise num_labels to at "
-                f"least {max(histogram) + 1} or remap the ids"
-            )
 
 
 def check_label_uses(label_ids: dict[int, LabelUse], num_labels: int, path: Path) -> None:

@@ -20,11 +20,11 @@ from shards.records import KINDS, DataError, size_text
 MAX_PIXELS = 2**26
 """Larger images (8192 x 8192) are refused before they are decoded: decompression bombs."""
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _IDS = ("1", "L", "P")
-_WIDE_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
-_IDS = (*_IDS, "I;16", "I")
+_WIDE_IDS = (*_IDS, "I;16", "I")
+_ID_BITS = {"label": "8-bit", "inst": "8- or 16-bit"}
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
 
 
@@ -79,7 +79,7 @@ def size_of(pixels: np.ndarray) -> tuple[int, int]:
 def _open(data: bytes, where: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # about large images, refused below, and about EXIF
             image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
     except Image.UnidentifiedImageError as error:
         state = "truncated or corrupt" if data.startswith(_MAGIC) else "not a PNG or JPEG image"
@@ -118,13 +118,10 @@ def _check_ids(image: Image.Image, data: bytes, kind: str, where: str) -> None:
         raise DataError(f"{where} is a JPEG, which blurs ids: save {kind} maps as PNG")
     if image.mode not in (_IDS if kind == "label" else _WIDE_IDS):
         raise DataError(
-            f"{where} has mode {image.mode}, not single-channel {_WIDTHS[kind]} ids: convert "
+            f"{where} has mode {image.mode}, not single-channel {_ID_BITS[kind]} ids: convert "
             f"{'colours' if kind == 'label' else 'it'} to an index map first"
         )
     bit_depth, colour_type = data[24], data[25]
     if colour_type == 0 and bit_depth in (2, 4):
         # Decoders stretch such greys to 0..255: id 1 would read as 85 or 17.
         raise DataError(f"{where} is a {bit_depth}-bit grey PNG: save {kind} maps with 8 bits")
-
-
-_WIDTHS = {"label": "8-bit", "inst": "8- or 16-bit"}

@@ -140,6 +140,7 @@ def _check_same_keys(
 
 
 def _keyed_files(source: Path, folder: Path, member: str) -> dict[str, Path]:
+    _check_contained(source, folder)
     keyed: dict[str, Path] = {}
     for path in _image_files(source, folder):
         key = _key(path, folder, member)
@@ -185,13 +186,17 @@ def _image_files(source: Path, folder: Path) -> Iterator[Path]:
             if suffix in OTHER_IMAGE_SUFFIXES:
                 raise DataError(f"{path} is neither PNG nor JPEG: convert or remove it")
             if suffix in IMAGE_SUFFIXES:
-                yield _contained_file(source, path)
+                yield _regular_file(source, path)
 
 
-def _contained_file(source: Path, path: Path) -> Path:
-    # A link could lead to any file of this machine, whose bytes would then be packed.
-    if path.is_symlink() and not path.resolve().is_relative_to(source):
-        raise DataError(f"{path} is a link that leads out of {source}: copy the file there")
+def _regular_file(source: Path, path: Path) -> Path:
+    _check_contained(source, path)
     if not path.is_file():
         raise DataError(f"{path} is not a regular file: remove it")
     return path
+
+
+def _check_contained(source: Path, path: Path) -> None:
+    # A link could lead to any file of this machine, whose bytes would then be packed.
+    if not path.resolve().is_relative_to(source):
+        raise DataError(f"{path} is a link that leads out of {source}: copy its target there")

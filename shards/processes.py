@@ -45,6 +45,21 @@ def context() -> ForkServerContext:
     return server_context
 
 
+def watch_parent(worker: int = 0) -> None:
+    """Called in a worker (of any number): end it when its parent ends, even by SIGKILL.
+
+    Nothing else would: for the system its parent is the fork server, which lives as long as its
+    children do, and they wait for work."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def run_jobs(
     function: Callable[[Job, Tick], Result],
     jobs: Sequence[Job],
@@ -113,14 +128,9 @@ _stop: Any = None
 def _enter_worker(done: Any, stop: Any) -> None:
     global _done, _stop
     _done, _stop = done, stop
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    # A pool ends its workers so after one of them was killed, and waits for their end.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    watch_parent()
 
 
 def _call(function: Callable[[Job, Tick], Result], job: Job) -> Result:

@@ -38,3 +38,14 @@ class Record:
 def size_text(size: tuple[int, int]) -> str:
     """(width, height) as users write it: 2048x1024."""
     return f"{size[0]}x{size[1]}"
+
+
+def check_label_ids(histogram: dict[int, int], num_labels: int, where: str) -> None:
+    """Raise DataError if `histogram` (id -> pixels) of the file `where` has an id >= num_labels."""
+    for label_id in sorted(histogram):
+        if label_id >= num_labels:
+            raise DataError(
+                f"{where}: {histogram[label_id]} pixels have label id {label_id}, but with "
+                f"num_labels={num_labels} ids end at {num_labels - 1}: raise num_labels to at "
+                f"least {max(histogram) + 1} or remap the ids"
+            )

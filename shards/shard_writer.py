@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from shards.census import Census, LabelUse, check_label_ids, label_histogram
+from shards.census import Census, LabelUse, label_histogram
 from shards.images import check_checksums, decode_sample, extension
 from shards.index import Columns, tar_columns
 from shards.manifest import ShardFile, shard_name, sync_folder, write_atomically
 from shards.processes import Tick
-from shards.records import DataError, Record
+from shards.records import DataError, Record, check_label_ids
 
 WORK_FOLDER = ".pack"
 """Below the output folder, until the set is finished: receipts, temporaries and a lock."""

@@ -23,7 +23,7 @@ from shards.augment import Preprocess
 from shards.images import decode_sample
 from shards.index import ShardSet
 from shards.order import Order, hash64
-from shards.processes import context
+from shards.processes import context, watch_parent
 from shards.reader import Reader
 from shards.records import KINDS, DataError, size_text
 
@@ -195,6 +195,7 @@ def _load(
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=context() if workers else None,
+        worker_init_fn=watch_parent if workers else None,
         pin_memory=pin,
     )
     loaded = _unwrap(loader)
@@ -209,8 +210,8 @@ def _unwrap(loader: DataLoader) -> Iterator[Batch]:
             if isinstance(batch, _Failure):
                 raise DataError(batch.sentence)
             yield batch
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
             raise
         raise DataError(
             "a data worker was killed, probably for want of memory or of room in /dev/shm: "

@@ -95,7 +95,8 @@ class Config(Settings):
     def _consistent(self) -> Config:
         if self.condition == "rgb" and (self.edges or self.encoder):
             raise ValueError(
-                "model.condition=rgb has no instance maps: set model.edges and model.encoder to False"
+                "model.condition=rgb comes without instance maps: "
+                "set model.edges and model.encoder to False"
             )
         if self.stage == "coarse" and self.fix_global:
             raise ValueError("model.fix_global belongs to model.stage=full: set it to 0")
@@ -128,14 +129,12 @@ class Pix2PixHD(GAN):
     def _generator(self, channels: int) -> GlobalGenerator | LocalEnhancer:
         config = self.config
         channels += config.feat_channels if config.encoder else 0
-        sizes = {"num_downsamples": config.num_downsamples, "num_blocks": config.num_blocks}
-        if config.stage == "full":
-            sizes |= {"num_enhancers": config.num_enhancers}
-            sizes |= {"num_local_blocks": config.num_local_blocks}
-        network = GlobalGenerator if config.stage == "coarse" else LocalEnhancer
-        return network(
-            channels, 3, config.ngf, rematerialise=self.preset.generator, **sizes
-        )
+        trunk = (channels, 3, config.ngf, config.num_downsamples, config.num_blocks)
+        recompute = self.preset.generator
+        if config.stage == "coarse":
+            return GlobalGenerator(*trunk, rematerialise=recompute)
+        local = (config.num_enhancers, config.num_local_blocks)
+        return LocalEnhancer(*trunk, *local, rematerialise=recompute)
 
     def _load_vgg(self) -> perceptual.Vgg:
         config = self.config
@@ -207,30 +206,29 @@ class Pix2PixHD(GAN):
 
     def _critics(self, condition: Tensor, image: Tensor) -> list[Critic]:
         """All that judges a generated image in phase G, one after the other."""
-        critics = self._scale_critics(condition, image, level=0)
+        critics: list[Critic] = [partial(self._judge_from, condition, image, 0)]
         if self.vgg is None:
             return critics
-        whole = [None]
-        cuts = perceptual.strips(image.shape[-2]) if self.preset.strips else whole
+        cuts = perceptual.strips(image.shape[-2]) if self.preset.strips else [None]
         return critics + [partial(self._perceive, real=image, strip=cut) for cut in cuts]
 
-    def _scale_critics(self, condition: Tensor, image: Tensor, level: int) -> list[Critic]:
-        """The discriminator of this scale, and a waist at half the size for the coarser ones."""
-        critics: list[Critic] = [
-            partial(self._judge, condition=condition, real=image, level=level)
-        ]
+    def _judge_from(
+        self, condition: Tensor, real: Tensor, level: int, image: Tensor
+    ) -> tuple[Tensor, Terms]:
+        """The discriminator of this scale, and those of the coarser scales at half the size."""
+        critics: list[Critic] = [partial(self._judge, condition, real, level)]
         if level + 1 < self.config.num_scales:
-            critics.append(partial(self._descend, condition=condition, real=image, level=level))
-        return critics
+            critics.append(partial(self._descend, condition, real, level))
+        return narrow_waist(image, critics)
 
     def _descend(
-        self, image: Tensor, condition: Tensor, real: Tensor, level: int
+        self, condition: Tensor, real: Tensor, level: int, image: Tensor
     ) -> tuple[Tensor, Terms]:
-        critics = self._scale_critics(downsample(condition), downsample(real), level + 1)
-        return narrow_waist(downsample(image), critics)
+        condition, real, image = (downsample(x) for x in (condition, real, image))
+        return self._judge_from(condition, real, level + 1, image)
 
     def _judge(
-        self, image: Tensor, condition: Tensor, real: Tensor, level: int
+        self, condition: Tensor, real: Tensor, level: int, image: Tensor
     ) -> tuple[Tensor, Terms]:
         """Adversarial loss and feature matching of one scale."""
         judge = self.nets["D"].at(level)
@@ -247,8 +245,8 @@ class Pix2PixHD(GAN):
         self, image: Tensor, real: Tensor, strip: perceptual.Strip | None
     ) -> tuple[Tensor, Terms]:
         assert self.vgg is not None
-        loss = perceptual.perceptual_loss(self.vgg, image, real, strip, self.preset.slices)
-        terms = {"G/vgg": loss}
+        slices = self.preset.slices
+        terms = {"G/vgg": perceptual.perceptual_loss(self.vgg, image, real, strip, slices)}
         return self.total(terms), terms
 
     def _discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:

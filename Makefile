@@ -1,0 +1,35 @@
+# Two commands: `make demo` trains and translates on real images, `make test` runs all tests.
+# Both set up .venv first. Anything else is plain `python -m launcher COMMAND`.
+
+PYTHON ?= python3
+DEMO ?= demo
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+LAUNCH := accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \
+          --mixed_precision no --dynamo_backend no -m launcher
+
+.PHONY: demo test bench clean
+
+demo: .venv/ready
+	python -m launcher pack earth $(DEMO)/earth
+	$(LAUNCH) train earth-coarse --data.shards=$(DEMO)/earth/train --run_dir=$(DEMO)/coarse
+	$(LAUNCH) train earth-full --data.shards=$(DEMO)/earth/train --run_dir=$(DEMO)/full \
+	          --start_from=$(DEMO)/coarse
+	python -m launcher translate $(DEMO)/full $(DEMO)/earth/images $(DEMO)/pictures --split=test
+	python -m launcher score $(DEMO)/pictures $(DEMO)/earth/images/test_img
+	@echo "Pictures of the held-out region: $(DEMO)/pictures"
+	@echo "Curves and pictures of both stages: tensorboard --logdir $(DEMO)"
+
+test: .venv/ready
+	python -m pytest
+
+bench: .venv/ready
+	python -m tests.benchmarks.step
+
+.venv/ready: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,test]"
+	touch $@
+
+clean:
+	rm -rf .venv $(DEMO) build *.egg-info .pytest_cache .hypothesis

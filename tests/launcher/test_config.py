@@ -1,0 +1,133 @@
+"""The configuration is strict, and its messages name option, value and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from launcher import config, spans
+from launcher.config import ConfigError
+
+MINIMAL = {
+    "gan": "pix2pixhd",
+    "run_dir": "runs/x",
+    "model": {"lambda_vgg": 0},
+    "data": {"shards": "shards"},
+}
+
+
+@pytest.fixture()
+def recipe(tmp_path: Path) -> str:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "message"),
+    [
+        ("optm.lr", "1", "unknown option `optm`; did you mean `optim`?"),
+        ("optim.lrr", "1", "unknown option `optim.lrr`; did you mean `optim.lr`?"),
+        ("model.num_label", "8", "unknown option `model.num_label`; did you mean `model.num_labels`"),
+        ("optim.lr", "fast", "`optim.lr` is 'fast': input should be a valid number"),
+        ("optim.lr", "-1", "`optim.lr` is '-1': input should be greater than 0"),
+        ("model.ngf", "0", "`model.ngf` is '0': input should be greater than or equal to 1"),
+        ("model.ngf", "8.5", "`model.ngf` is '8.5'"),
+        ("precision", "float16", "`precision` is 'float16': input should be 'fp32', 'bf16' or 'fp16'"),
+        ("model.memory", "lots", "`model.memory` is 'lots': input should be 'none', 'blocks'"),
+        ("schedule.decay", "ten epochs", "`schedule.decay` is 'ten epochs'"),
+        ("schedule.constant", "-3", "`schedule.constant` is '-3': must not be negative"),
+        ("data.preprocess.mode", "crop", "data.preprocess.crop_size is missing"),
+        ("data.preprocess.crop_size", "[1,2,3]", "`data.preprocess.crop_size` is [1, 2, 3]"),
+        ("gan", "pix2pixh", "gan is 'pix2pixh'; did you mean `pix2pixhd`?"),
+        ("optim.lr.x", "1", "`optim.lr` is"),
+        ("model", "3", "`model` is"),
+    ],
+)
+def test_mistakes_are_named(recipe: str, option: str, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(recipe, {option: text})
+    assert message in str(caught.value)
+
+
+def test_all_mistakes_are_told_at_once(recipe: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.load(recipe, {"optim.lr": "x", "model.ngf": "y", "nonsense": "z"})
+    assert all(word in str(caught.value) for word in ("optim.lr", "model.ngf", "nonsense"))
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("gan: pix2pixhd\nrun_dir: r\ndata: {}\n")
+    with pytest.raises(ConfigError, match="option `data.shards` is missing: give it"):
+        config.load(str(path))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- list", "", "\x00"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="YAML"):
+        config.load(str(path))
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="did you mean `pix2pixhd-full`"):
+        config.load("pix2pixhd-ful")
+
+
+def test_overrides_are_typed_by_their_field(recipe: str) -> None:
+    loaded = config.load(
+        recipe,
+        {
+            "optim.lr": "1e-3",
+            "data.shards": "1e5",
+            "data.preprocess.mode": "none",
+            "data.preprocess.flip": "no",
+            "optim.clip": "null",
+            "data.preprocess.crop_size": "[8, 16]",
+            "schedule.constant": "12000",
+            "schedule.decay": "2.5 epochs",
+        },
+    )
+    assert loaded.optim.lr == 1e-3 and loaded.optim.clip is None
+    assert loaded.data.shards == Path("1e5")
+    assert loaded.data.preprocess.mode == "none" and loaded.data.preprocess.flip is False
+    assert loaded.data.preprocess.crop_size == (8, 16)
+    assert (loaded.schedule.constant, loaded.schedule.decay) == (12000, "2.5 epochs")
+
+
+def test_epochs_become_images_once_the_data_is_known(recipe: str) -> None:
+    resolved = spans.resolve(config.load(recipe, {"cadence.save": "0.5 epochs"}), 2975)
+    assert resolved.schedule.constant == 297500 and resolved.cadence.save == 1488
+    with pytest.raises(ConfigError, match="nothing to train"):
+        both = {"schedule.constant": "0", "schedule.decay": "0"}
+        spans.resolve(config.load(recipe, both), 10)
+
+
+def test_the_resolved_configuration_reads_back_equal(recipe: str, tmp_path: Path) -> None:
+    loaded = config.load(recipe, {"optim.lr": "3e-5"})
+    path = tmp_path / "resolved.yaml"
+    path.write_text(loaded.to_yaml())
+    assert config.load(str(path)) == loaded
+
+
+@pytest.mark.parametrize("path", sorted(config.RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_recipes_are_valid_and_say_what_they_are(path: Path) -> None:
+    head = path.read_text().split("\ngan:")[0]
+    assert all(word in head for word in ("Command:", "Cost:", "Expect")), "a recipe's head"
+    assert config.load(path.stem).gan
+
+
+@pytest.mark.parametrize("line", ["2e-4", "no", "off"])
+def test_yaml_surprises_do_not_pass_as_values(tmp_path: Path, line: str) -> None:
+    """YAML reads 2e-4 as text and no/off as False."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL) + f"optim:\n  lr: {line}\nprecision: fp32\n")
+    if line == "2e-4":
+        assert config.load(str(path)).optim.lr == 2e-4
+    else:
+        with pytest.raises(ConfigError, match="optim.lr"):
+            config.load(str(path))

@@ -1,0 +1,218 @@
+"""The whole walk with the real commands: pack, verify, train both stages, translate, score."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests.launcher.sample import make_source, organza, start, write_recipe
+from trainers.checkpoint import find
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    make_source(folder / "source")
+    status, output = organza("pack", folder / "source", folder / "shards", "--num_labels=8")
+    assert status == 0 and "6 samples in 1 shards" in output, output
+    return folder / "shards"
+
+
+@pytest.fixture(scope="module")
+def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A coarse run of one process and a full run of two that starts from it."""
+    folder = tmp_path_factory.mktemp("runs")
+    status, output = organza("train", write_recipe(folder, shards))
+    assert status == 0, output
+    recipe = write_recipe(folder, shards, "full", start_from=str(folder / "run-coarse"))
+    status, output = organza(
+        "train", recipe, "--model.ngf=2", "--model.num_scales=3", "--model.fix_global=8",
+        "--model.memory=halves", "--backend.world=2", launch=2,
+    )
+    assert status == 0 and "Started from" in output and "Finished" in output, output
+    return folder
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return find(run).weights()
+
+
+def assert_equal(one: Path, two: Path) -> None:
+    ours, theirs = weights(one), weights(two)
+    assert ours.keys() == theirs.keys()
+    assert [n for n in ours if not torch.equal(ours[n], theirs[n])] == []
+
+
+def test_verify_reads_everything(shards: Path) -> None:
+    status, output = organza("verify", shards)
+    assert status == 0 and "6 samples in 1 shards" in output and "all is well" in output
+
+
+def test_the_walk_leaves_what_a_user_looks_for(runs: Path) -> None:
+    for run in (runs / "run-coarse", runs / "run-full"):
+        found = {path.name for path in run.iterdir()}
+        assert found == {"board", "checkpoints", "config.yaml", "metrics.jsonl", "versions.json"}
+        assert find(run).progress.images == 24
+        assert yaml.safe_load((run / "config.yaml").read_text())["schedule"]["constant"] == 12
+
+
+def test_the_full_run_trained_the_global_part_after_the_switch(runs: Path) -> None:
+    coarse, full = weights(runs / "run-coarse"), weights(runs / "run-full")
+    same = [name for name in coarse if name.startswith("G.trunk") and name.endswith("weight")]
+    assert same and not any(torch.equal(coarse[name], full[name]) for name in same)
+
+
+@pytest.mark.parametrize("stage", ["coarse", "full"])
+def test_translate_reads_the_architecture_from_the_checkpoint(
+    runs: Path, shards: Path, tmp_path: Path, stage: str
+) -> None:
+    source = shards.parent / "source"
+    status, output = organza("translate", runs / f"run-{stage}", source, tmp_path / "out")
+    assert status == 0, output
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{number:03d}.png" for number in range(6)]
+    picture = np.asarray(Image.open(tmp_path / "out" / "000.png"))
+    assert picture.shape == (32, 64, 3) and picture.std() > 0
+    status, output = organza("score", tmp_path / "out", source / "test_img")
+    assert status in (0, 1) and "best constant colour" in output
+
+
+def test_raw_weights_and_the_average_give_different_pictures(
+    runs: Path, shards: Path, tmp_path: Path
+) -> None:
+    pictures = {}
+    for kind in ("raw", "ema"):
+        arguments = (runs / "run-coarse", shards.parent / "source", tmp_path / kind)
+        status, output = organza("translate", *arguments, f"--weights={kind}")
+        assert status == 0, output
+        pictures[kind] = np.asarray(Image.open(tmp_path / kind / "000.png"))
+    assert not np.array_equal(pictures["raw"], pictures["ema"])
+
+
+def test_any_size_is_translated_at_its_own_size(runs: Path, tmp_path: Path) -> None:
+    for member in ("label", "inst"):
+        (tmp_path / f"test_{member}").mkdir()
+    Image.fromarray(np.full((37, 50), 3, np.uint8)).save(tmp_path / "test_label" / "odd.png")
+    Image.fromarray(np.full((37, 50), 3, np.uint8)).save(tmp_path / "test_inst" / "odd.png")
+    status, output = organza("translate", runs / "run-full", tmp_path, tmp_path / "out")
+    assert status == 0, output
+    assert Image.open(tmp_path / "out" / "odd.png").size == (50, 37)
+
+
+def wait_for(path: Path, process, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("signum", "launch"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2)]
+)
+def test_a_signal_saves_and_the_same_command_goes_on(
+    shards: Path, tmp_path: Path, signum: int, launch: int
+) -> None:
+    options = {"schedule": {"constant": 40, "decay": 40}, "cadence": {"log": 2, "save": 1000}}
+    recipe = write_recipe(tmp_path, shards, **options)
+    process = start("train", recipe, launch=launch)
+    wait_for(tmp_path / "run-coarse" / "metrics.jsonl", process)
+    time.sleep(0.3)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=120)
+    assert "the same command again goes on" in output, output
+    assert process.returncode == (1 if launch else 128 + signum), output
+    assert 0 < find(tmp_path / "run-coarse").progress.images < 80
+    status, output = organza("train", recipe, launch=launch)
+    assert status == 0 and "resuming at" in output, output
+    whole = write_recipe(tmp_path, shards, run_dir=str(tmp_path / "whole"), **options)
+    status, output = organza("train", whole, launch=launch)
+    assert status == 0, output
+    assert_equal(tmp_path / "run-coarse", tmp_path / "whole")
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(shards: Path, tmp_path: Path) -> None:
+    options = {"schedule": {"constant": 20, "decay": 20}, "cadence": {"log": 2, "save": 4}}
+    recipe = write_recipe(tmp_path, shards, **options)
+    process = start("train", recipe)
+    wait_for(tmp_path / "run-coarse" / "checkpoints" / "latest", process)
+    process.kill()
+    process.communicate()
+    status, output = organza("train", recipe)
+    assert status == 0 and "resuming at" in output, output
+    whole = write_recipe(tmp_path, shards, run_dir=str(tmp_path / "whole"), **options)
+    assert organza("train", whole)[0] == 0
+    assert_equal(tmp_path / "run-coarse", tmp_path / "whole")
+
+
+def test_a_finished_run_stays_as_it_is(runs: Path) -> None:
+    before = weights(runs / "run-coarse")
+    status, output = organza("train", runs / "coarse.yaml")
+    assert status == 0 and "Finished" in output
+    after = weights(runs / "run-coarse")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--model.ngf=8", "model.ngf was 4 in"),
+        ("--seed=7", "seed was 0 in"),
+        ("--data.preprocess.flip=false", "data.preprocess.flip was True in"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(
+    runs: Path, override: str, message: str
+) -> None:
+    status, output = organza("train", runs / "coarse.yaml", override)
+    assert status == 2 and message in output and "run_dir" in output, output
+
+
+def test_other_samples_in_the_same_run_are_refused(runs: Path, tmp_path: Path) -> None:
+    make_source(tmp_path / "source", count=5)
+    assert organza("pack", tmp_path / "source", tmp_path / "shards")[0] == 0
+    status, output = organza("train", runs / "coarse.yaml", f"--data.shards={tmp_path / 'shards'}")
+    assert status == 2 and "holds other samples than the run" in output, output
+
+
+@pytest.mark.parametrize(
+    ("launch", "overrides", "message"),
+    [
+        (2, ["--batch.total=3"], "batch.total=3 cannot be shared by 2 processes"),
+        (0, ["--batch.total=4", "--batch.micro=3"], "batch.micro=3 does not divide the 4 images"),
+        (0, ["--backend.world=4"], "backend.world=4, but the launcher started 1 processes"),
+        (0, ["--model.num_labels=5"], "num_labels=5 ids end at 4"),
+        (0, ["--model.lambda_vgg=10"], "model.vgg_weights"),
+        (0, ["--model.condition=rgb", "--model.edges=false"], "packed with layout labels"),
+        (0, ["--start_from=nowhere"], "start_from=nowhere holds no checkpoint"),
+    ],
+)
+def test_mistakes_stop_before_training(
+    shards: Path, tmp_path: Path, launch: int, overrides: list[str], message: str
+) -> None:
+    status, output = organza("train", write_recipe(tmp_path, shards), *overrides, launch=launch)
+    assert status in (1, 2) and message in output, output
+    if not launch:  # torchrun adds a traceback of its own
+        assert "Traceback" not in output
+    assert not (tmp_path / "run-coarse").exists(), "nothing may be left behind"
+
+
+def test_a_coarse_run_of_another_width_is_refused(runs: Path, shards: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, shards, "full", start_from=str(runs / "run-coarse"))
+    status, output = organza("train", recipe)  # ngf 4 at full size needs 8 in the coarse run
+    assert status == 2 and "start_from" in output and "shape" in output, output
+
+
+def test_a_label_beyond_the_model_is_refused_in_translation(runs: Path, tmp_path: Path) -> None:
+    for member in ("label", "inst"):
+        (tmp_path / f"test_{member}").mkdir()
+        Image.fromarray(np.full((32, 32), 9, np.uint8)).save(tmp_path / f"test_{member}" / "a.png")
+    status, output = organza("translate", runs / "run-coarse", tmp_path, tmp_path / "out")
+    assert status == 1 and "1024 pixels have label id 9" in output, output

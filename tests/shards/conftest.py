@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shards.index import ShardSet, open_shards
+from shards.pack import pack
+from tests.shards.sources import label_source
+
+
+@pytest.fixture(scope="session")
+def labels_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """13 samples: prime, so that no batch size divides it."""
+    return label_source(tmp_path_factory.mktemp("labels"), 13)
+
+
+@pytest.fixture(scope="session")
+def packed(labels_source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """The source above, packed; tests must not change it."""
+    out = tmp_path_factory.mktemp("packed") / "set"
+    pack(labels_source, out, workers=1)
+    return open_shards(out)
+
+
+@pytest.fixture(scope="session")
+def large_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """28 samples of noise, half a MiB each."""
+    return label_source(tmp_path_factory.mktemp("large"), 28, size=(512, 300), inst=False)
+
+
+@pytest.fixture(scope="session")
+def large_set(large_source: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """The source above, packed into 28 shards by one process; tests must not change it."""
+    out = tmp_path_factory.mktemp("large") / "set"
+    pack(large_source, out, shard_mib=1, workers=1)
+    return open_shards(out)

@@ -1,0 +1,106 @@
+"""Real source folders for the tests: small PNG and JPEG files, drawn from a seed."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def encoded(pixels: np.ndarray, image_format: str = "PNG", mode: str | None = None) -> bytes:
+    image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    (image.convert(mode) if mode else image).save(buffer, image_format)
+    return buffer.getvalue()
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def label_source(
+    folder: Path,
+    num_samples: int,
+    size: tuple[int, int] = (16, 8),
+    suffix: str = ".png",
+    inst: bool = True,
+    seed: int = 0,
+) -> Path:
+    """pix2pixHD folders with keys 000, 001, ...; instance ids need 16 bits."""
+    random = np.random.default_rng(seed)
+    shape = size[::-1]
+    for number in range(num_samples):
+        label = random.integers(0, 30, shape, dtype=np.uint8)
+        save(folder / "train_label" / f"{number:03d}.png", label)
+        if inst:
+            instances = label.astype(np.uint16) * 1000 + random.integers(0, 9)
+            save(folder / "train_inst" / f"{number:03d}.png", instances.astype(np.uint16))
+        photo = random.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        save(folder / "train_img" / f"{number:03d}{suffix}", photo)
+    return folder
+
+
+def pair_source(folder: Path, num_samples: int, size: tuple[int, int] = (16, 8)) -> Path:
+    random = np.random.default_rng(1)
+    for number in range(num_samples):
+        for side in ("A", "B"):
+            photo = random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+            save(folder / f"train_{side}" / f"{number}.jpg", photo)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a packed set."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def flip_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0x10
+    path.write_bytes(data)
+
+
+def descendants(pid: int) -> set[int]:
+    """Process ids of the children of a process, and of theirs."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().split()[-49])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile
+    found = {pid}
+    while grown := {child for child, parent in parents.items() if parent in found} - found:
+        found |= grown
+    return found - {pid}
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists() and _is_running(pid)}
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""  # empty for a zombie
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)

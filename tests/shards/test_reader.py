@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+
+import pytest
+
+from shards import reader as reader_module
+from shards.index import open_shards
+from shards.reader import Reader
+from shards.records import DataError
+from tests.shards.sources import flip_byte
+
+
+def test_every_sample_comes_back_as_it_was(packed, labels_source):
+    reader = Reader(packed)
+    for sample in (12, 0, 5, 5):
+        key = packed.keys[sample]
+        assert reader.read(sample) == {
+            "label": (labels_source / f"train_label/{key}.png").read_bytes(),
+            "inst": (labels_source / f"train_inst/{key}.png").read_bytes(),
+            "image": (labels_source / f"train_img/{key}.png").read_bytes(),
+        }
+
+
+def test_a_flipped_byte_names_shard_key_and_member(packed, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(packed.path, copy)
+    offset = int(packed.index["inst"].offsets[4])
+    flip_byte(copy / "000000.tar", offset + 30)
+    reader = Reader(open_shards(copy))
+    reader.read(3)
+    with pytest.raises(DataError, match=r"000000.tar: 004.inst.png was cut or altered"):
+        reader.read(4)
+
+
+def test_a_shard_lost_during_a_run(packed, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(packed.path, copy)
+    shard_set = open_shards(copy)
+    (copy / "000000.tar").unlink()
+    with pytest.raises(DataError, match="000000.tar cannot be read .No such file"):
+        Reader(shard_set).read(0)
+
+
+def test_a_copy_opens_its_own_files(packed):
+    reader = Reader(packed)
+    reader.read(0)
+    copy = pickle.loads(pickle.dumps(reader))
+    reader.close()
+    assert copy.read(1) == Reader(packed).read(1)
+
+
+def test_few_files_are_open_at_a_time(large_set, monkeypatch):
+    monkeypatch.setattr(reader_module, "MAX_OPEN_SHARDS", 4)
+    before = len(os.listdir("/proc/self/fd"))
+    reader = Reader(large_set)
+    for sample in [*range(large_set.num_samples), 0]:
+        reader.read(sample)
+    assert len(os.listdir("/proc/self/fd")) - before == 4
+    reader.close()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,73 @@
+"""The house rules: who may import whom, and what must never appear."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOUSE = {"launcher", "trainers", "nets", "shards", "cluster"}
+FORBIDDEN = {
+    "nets": HOUSE - {"nets"},
+    "shards": HOUSE - {"shards"},
+    "cluster": HOUSE - {"cluster"},
+    "trainers": {"launcher", "cluster", "shards"},
+}
+ONLY_IN = {
+    "accelerate": "trainers/backends.py",
+    "deepspeed": "trainers/backends.py",
+    "fire": "launcher/cli.py",
+    "torch.utils.tensorboard": "trainers/board.py",
+}
+LOADERS = {"safetensors"}
+"""What nets may import beside torch, inside the function that reads a file of weights."""
+SOURCES = sorted(p for floor in HOUSE for p in (ROOT / floor).rglob("*.py"))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_keep_to_the_floors(path: Path) -> None:
+    floor, name = path.relative_to(ROOT).parts[0], str(path.relative_to(ROOT))
+    for module in imports(ast.parse(path.read_text())):
+        top = module.split(".")[0]
+        assert top not in FORBIDDEN.get(floor, ()), f"{name} imports {module}"
+        third_party = top not in sys.stdlib_module_names and top not in HOUSE
+        if floor == "cluster":
+            assert not third_party, f"{name} imports {module}"
+        if floor == "nets":
+            assert not third_party or top in {"torch"} | LOADERS, f"{name} imports {module}"
+        for package, home in ONLY_IN.items():
+            inside = module == package or module.startswith(package + ".")
+            assert not inside or name == home, f"{name} imports {module}"
+        assert top not in {"pickle", "torchvision"}, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_environment_in_the_data_floor_and_no_code_from_data(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            keywords = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+            assert called != "torch.load" or keywords.get("weights_only") is True, path
+            assert called not in ("os.system", "eval", "exec"), path
+            assert keywords.get("shell") is not True, path
+        if path.is_relative_to(ROOT / "shards") and isinstance(node, ast.Attribute):
+            assert ast.unparse(node) not in ("os.environ", "os.getenv"), path
+
+
+def test_every_test_folder_is_a_package() -> None:
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders and all((folder / "__init__.py").exists() for folder in folders)
