@@ -99,17 +99,20 @@ def load_vgg(name: VggName, path: str | Path, normalise: bool = False) -> Vgg:
     """Vgg with the weights of a file: safetensors, or a state dict saved by torch (.pth).
 
     Raises ValueError when the file is missing, unreadable or of another network."""
-    vgg = Vgg(name, normalise)
-    given = _read(Path(path))
-    for key, own in vgg.state_dict().items():
+    with torch.device("meta"):
+        vgg = Vgg(name, normalise)
+    given, own = _read(Path(path)), vgg.state_dict()
+    for key, wanted in own.items():
         if key not in given:
             raise ValueError(f"{path} is not a {name} in torchvision's naming: it has no {key}")
-        if given[key].shape != own.shape:
+        if given[key].shape != wanted.shape:
             raise ValueError(
                 f"{path} is not a {name}: {key} has shape {tuple(given[key].shape)}, "
-                f"{name} needs {tuple(own.shape)}"
+                f"{name} needs {tuple(wanted.shape)}"
             )
-    vgg.load_state_dict({key: given[key] for key in vgg.state_dict()})
+    # Nothing was drawn for the weights, so the random state is the same with and without a VGG.
+    plain = {"dtype": torch.float32, "copy": True, "memory_format": torch.contiguous_format}
+    vgg.load_state_dict({key: given[key].to(**plain) for key in own}, assign=True)
     return vgg
 
 

@@ -8,7 +8,9 @@ the sum of those gradients. To the caller the result is an ordinary scalar with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,9 +20,22 @@ Terms = dict[str, Tensor]
 Critic = Callable[[Tensor], tuple[Tensor, Terms]]
 """image -> (weighted total, unweighted terms). The critic's own parameters must be frozen."""
 
-FP16_SCALE = 2.0**16
-"""Gradients at the image are taken before the loss scale of a GradScaler is known; in float16 they
-would vanish. This is the scaler's own initial value."""
+_scale: ContextVar[Tensor | float] = ContextVar("loss_scale", default=1.0)
+
+
+@contextmanager
+def loss_scale(scale: Tensor | float) -> Iterator[None]:
+    """Tells the waists inside what backward will multiply the loss by (a GradScaler's scale).
+
+    The gradients at the image are taken before that happens, and unscaled ones would vanish in
+    float16. With the scale they are what one backward would give, overflows included, which the
+    scaler then finds as ever.
+    """
+    token = _scale.set(scale)
+    try:
+        yield
+    finally:
+        _scale.reset(token)
 
 
 def narrow_waist(image: Tensor, critics: Sequence[Critic]) -> tuple[Tensor, Terms]:
@@ -28,7 +43,7 @@ def narrow_waist(image: Tensor, critics: Sequence[Critic]) -> tuple[Tensor, Term
 
     The total is differentiable with respect to `image` alone; the terms are detached, and equal
     names are added up. The gradient is that of one backward through all critics together, bit for
-    bit where the loss scale is a power of two.
+    bit where the total is multiplied by a power of two.
     """
     differentiable = torch.is_grad_enabled() and image.requires_grad
     terms: Terms = {}
@@ -40,7 +55,7 @@ class _Waist(torch.autograd.Function):
     def forward(
         ctx: Any, image: Tensor, critics: Sequence[Critic], terms: Terms, differentiable: bool
     ) -> Tensor:
-        scale = FP16_SCALE if image.dtype == torch.float16 else 1.0
+        scale = _scale.get()
         totals, gradient = [], None
         # Autograd would meet the last critic first; sums of floats depend on the order.
         for critic in reversed(critics):
@@ -60,7 +75,7 @@ class _Waist(torch.autograd.Function):
 
 
 def _consult(
-    critic: Critic, image: Tensor, differentiable: bool, scale: float
+    critic: Critic, image: Tensor, differentiable: bool, scale: Tensor | float
 ) -> tuple[Tensor, Terms, Tensor | None]:
     """Total, terms and scaled gradient at the image; the critic's graph ends with this call."""
     leaf = image.detach().requires_grad_(differentiable)
@@ -68,5 +83,5 @@ def _consult(
         total, found = critic(leaf)
     own = None
     if differentiable:
-        (own,) = torch.autograd.grad(total, leaf, torch.full_like(total, scale))
+        (own,) = torch.autograd.grad(total, leaf, torch.ones_like(total) * scale)
     return total.detach(), {name: term.detach() for name, term in found.items()}, own

@@ -59,7 +59,7 @@ def decode_sample(files: dict[str, bytes], names: dict[str, str]) -> dict[str, n
 
 
 def extension(data: bytes, where: str) -> str:
-    """ "png" or "jpg", by content: a file's name proves nothing."""
+    """By content, "png" or "jpg": a file's name proves nothing."""
     return {"PNG": "png", "JPEG": "jpg"}[_open(data, where).format]
 
 

@@ -47,7 +47,7 @@ class ShardSet:
 
     @property
     def layout(self) -> str:
-        """ "labels" or "pairs"."""
+        """Name of the layout: labels or pairs."""
         return self.manifest.layout
 
     @property

@@ -190,7 +190,8 @@ def _image_files(source: Path, folder: Path) -> Iterator[Path]:
 
 
 def _regular_file(source: Path, path: Path) -> Path:
-    _check_contained(source, path)
+    if path.is_symlink():
+        _check_contained(source, path)
     if not path.is_file():
         raise DataError(f"{path} is not a regular file: remove it")
     return path

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from nets.waist import loss_scale
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Phase
 from trainers.player import Player, phase_parameters
@@ -81,7 +82,7 @@ class Backend:
 
     def accumulate(self, seat: Seat, last: bool) -> AbstractContextManager:
         """Around forward and backward of a micro-batch; gradients travel with the last one."""
-        return nullcontext()
+        return loss_scale(seat.scaler.scale(torch.ones((), device=self.device)))
 
     def backward(self, seat: Seat, loss: Tensor) -> None:
         seat.scaler.scale(loss).backward()
@@ -150,7 +151,8 @@ class Accelerated(Backend):
 
     @contextmanager
     def accumulate(self, seat: Seat, last: bool) -> Iterator[None]:
-        with nullcontext() if last else seat.player.no_sync():
+        synchronised = nullcontext() if last else seat.player.no_sync()
+        with super().accumulate(seat, last), synchronised:
             yield
 
     def mean(self, tensor: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class Trainer:
     def _loop(self, batches: Iterator[Batch]) -> None:
         going = True
         while going and self.progress.images < self.recipe.schedule.total:
-            self._seat_phases()
+            self.seat_phases()
             before = self.progress.images
             micro_batches = self._fetch(batches)
             watched = self.step(micro_batches)
@@ -142,27 +142,7 @@ class Trainer:
             self.ema.update(self.gan, recipe.global_batch)
         return watched
 
-    def save(self) -> None:
-        """A checkpoint of this moment, after making sure that all replicas are one."""
-        if self.saved == self.progress.images:
-            return
-        check_replicas(self.backend, self.gan)
-        self.store.save(self.progress, self.gan, self.seats, self.ema)
-        self.saved = self.progress.images
-
-    def _begin(self, resume: Checkpoint | None, config: str) -> None:
-        if resume is not None:
-            self.progress = resume.progress
-            self.saved = self.progress.images
-        self._seat_phases()
-        if resume is not None:
-            restore(resume, self.gan, self.seats, self.ema, self.backend)
-        check_replicas(self.backend, self.gan)
-        for observer in self.observers:
-            observer.start(self.progress, self.recipe.schedule.total, config)
-        self.clock.restart(self.progress.images)
-
-    def _seat_phases(self) -> None:
+    def seat_phases(self) -> None:
         """Build the players of the present phases; keep those whose phase has not changed.
 
         A wrapper made while other parameters were frozen would never synchronise them, hence a
@@ -187,6 +167,26 @@ class Trainer:
                 if scale:
                     seat.scaler.load_state_dict(scale)
             self.seats.append(seat)
+
+    def save(self) -> None:
+        """A checkpoint of this moment, after making sure that all replicas are one."""
+        if self.saved == self.progress.images:
+            return
+        check_replicas(self.backend, self.gan)
+        self.store.save(self.progress, self.gan, self.seats, self.ema)
+        self.saved = self.progress.images
+
+    def _begin(self, resume: Checkpoint | None, config: str) -> None:
+        if resume is not None:
+            self.progress = resume.progress
+            self.saved = self.progress.images
+        self.seat_phases()
+        if resume is not None:
+            restore(resume, self.gan, self.seats, self.ema, self.backend)
+        check_replicas(self.backend, self.gan)
+        for observer in self.observers:
+            observer.start(self.progress, self.recipe.schedule.total, config)
+        self.clock.restart(self.progress.images)
 
     def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
         recipe = self.recipe

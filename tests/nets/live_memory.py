@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 GIB = 2**30
 
@@ -51,6 +52,23 @@ class LiveMemory(TorchDispatchMode):
     def _forget(self, key: int, nbytes: int) -> None:
         self._seen.discard(key)
         self.live -= nbytes
+
+
+class Flops(TorchDispatchMode):
+    """FLOPs of the convolutions that run while it is active.
+
+    `FlopCounterMode` also follows modules, and fails where a gradient is taken at a leaf."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            formula = flop_registry[func._overloadpacket]
+            self.total += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def _pad_as_on_cuda(*args: Any, pad: Any = F.pad, **kwargs: Any) -> torch.Tensor:

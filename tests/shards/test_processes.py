@@ -38,6 +38,16 @@ def die(job: int, tick: Tick) -> int:
     return job
 
 
+def kill_idle_workers(job: int, tick: Tick) -> int:
+    """Job 3 kills two of three idle workers: most likely one that holds the queue's lock."""
+    if job == 3:
+        time.sleep(1)
+        for pid in sorted(descendants(os.getppid()) - {os.getpid()})[:2]:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(1)
+    return job
+
+
 def run(function, jobs, num_workers):
     return run_jobs(
         function, jobs, num_workers=num_workers, total=len(jobs), unit="jobs", progress=None
@@ -61,10 +71,11 @@ def test_a_bug_stays_a_bug(num_workers):
         run(err, [1, 2], num_workers)
 
 
-def test_a_killed_worker_is_a_sentence_and_ends_the_others():
+@pytest.mark.parametrize("function, num_workers", [(die, 2), (kill_idle_workers, 4)])
+def test_a_killed_worker_is_a_sentence_and_ends_the_others(function, num_workers):
     start = time.monotonic()
     with pytest.raises(DataError, match="a worker process was killed"):
-        run(die, [0, 1, 2, 3], 2)
+        run(function, [0, 1, 2, 3], num_workers)
     assert time.monotonic() - start < 15
 
 

@@ -178,7 +178,7 @@ def test_half_precision_trains_with_one_scaler_per_player(
     tmp_path: Path, precision: torch.dtype
 ) -> None:
     trainer = toy.trainer_for(tmp_path, toy.recipe(precision=precision), dtype=torch.float32)
-    trainer._seat_phases()
+    trainer.seat_phases()
     scalers = {id(seat.scaler) for seat in trainer.seats}
     assert len(scalers) == 2
     assert all(s.scaler.is_enabled() == (precision is torch.float16) for s in trainer.seats)
@@ -214,7 +214,7 @@ def test_ema_follows_its_formula() -> None:
 
 def test_phases_that_are_not_due_are_left_out(tmp_path: Path) -> None:
     trainer = toy.trainer_for(tmp_path, toy.recipe())
-    trainer._seat_phases()
+    trainer.seat_phases()
     trainer.seats[1].phase = dataclasses.replace(trainer.seats[1].phase, every=2)
     batches = trainer.stream(0)
     names = [set(trainer.step([next(batches)])) for _ in range(3)]

@@ -110,6 +110,7 @@ class Pix2PixHD(GAN):
         super().__init__()
         self.config = config
         self.preset = PRESETS[config.memory]
+        self.vgg = self._load_vgg() if training and config.lambda_vgg else None
         condition = config.num_labels + config.edges if config.condition == "label" else 3
         self.nets = nn.ModuleDict({"G": self._generator(condition)})
         self.stride = self.nets["G"].stride
@@ -123,7 +124,6 @@ class Pix2PixHD(GAN):
                 condition + 3, config.ndf, config.num_layers, config.num_scales
             )
         init_normal(self.nets)
-        self.vgg = self._load_vgg() if training and config.lambda_vgg else None
         self.weights = self._weights()
 
     def _generator(self, channels: int) -> GlobalGenerator | LocalEnhancer:

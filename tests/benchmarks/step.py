@@ -1,0 +1,128 @@
+"""Times a training step of a recipe under every memory preset, side by side in one run.
+
+    python -m tests.benchmarks.step [RECIPE] [--size=2048x1024] [--steps=5] [--option=value ...]
+
+Prints one JSON line per preset: median step time, images/s, peak memory (the allocator's on a
+GPU, else the resident set, each preset in a process of its own) and both as ratios to the first
+preset. Batches are made up; without --model.vgg_weights the perceptual network gets random ones.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from launcher import config as configuration
+from launcher.config import Config
+from launcher.spans import resolve
+from launcher.wiring import build, recipe_of
+from nets.perceptual import Vgg
+from nets.remat import PRESETS
+from trainers.backends import Backend
+from trainers.checkpoint import Keep, Store
+from trainers.gan import Batch
+from trainers.stats import peak_memory_gib
+from trainers.trainer import Trainer, to_device
+
+WARM_UP = 2
+"""Steps that are not timed."""
+
+
+def main(arguments: list[str]) -> None:
+    flags = dict(a.removeprefix("--").split("=", 1) for a in arguments if a.startswith("--"))
+    recipe = next((a for a in arguments if not a.startswith("--")), "earth-full")
+    width, height = map(int, flags.pop("size", "2048x1024").split("x"))
+    steps = int(flags.pop("steps", "5"))
+    presets = [flags.pop("model.memory")] if "model.memory" in flags else list(PRESETS)
+    with tempfile.TemporaryDirectory() as folder:
+        flags.setdefault("model.vgg_weights", random_vgg(recipe, flags, Path(folder)))
+        rows: list[dict[str, Any]] = []
+        for preset in presets:
+            config = configuration.load(recipe, flags | {"model.memory": preset})
+            rows.append(in_own_process(config, (height, width), steps))
+            for name in ("step_s", "peak_gib"):
+                rows[-1][f"{name}_ratio"] = round(rows[-1][name] / rows[0][name], 3)
+            print(json.dumps(rows[-1]), flush=True)
+
+
+def random_vgg(recipe: str, flags: dict[str, str], folder: Path) -> str:
+    """A file of random weights: they take as long as real ones."""
+    name = configuration.load(recipe, flags).model.vgg
+    path = folder / f"{name}.safetensors"
+    save_file(Vgg(name).state_dict(), path)
+    return str(path)
+
+
+def in_own_process(config: Config, size: tuple[int, int], steps: int) -> dict[str, Any]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, (config.to_yaml(), size, steps))
+
+
+def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, Any]:
+    """One line of the table, on this process alone."""
+    config = configuration.build(configuration.yaml.safe_load(config_yaml), "benchmark")
+    config = resolve(config, num_samples=10**6)
+    backend = Backend()
+    gan = build(config).to(backend.device)
+    store = Store(config.run_dir, backend, Keep(1, 0), {})
+    trainer = Trainer(gan, recipe_of(config, 1), backend, store, stream=lambda position: iter(()))
+    # Past fix_global every parameter trains: the larger step.
+    trainer.progress.images = getattr(config.model, "fix_global", 0)
+    trainer.seat_phases()
+    batch = to_device(made_up(config, size), backend.device)
+    times = [timed(trainer, batch, backend.device) for _ in range(WARM_UP + steps)][WARM_UP:]
+    median = statistics.median(times)
+    return {
+        "recipe": f"{config.gan} {config.model.stage}",
+        "memory": config.model.memory,
+        "precision": config.precision,
+        "size": f"{size[1]}x{size[0]}",
+        "batch": config.batch.total,
+        "device": device_name(backend.device),
+        "torch": torch.__version__,
+        "steps": steps,
+        "step_s": round(median, 4),
+        "images_per_s": round(config.batch.total / median, 3),
+        "peak_gib": round(peak_memory_gib(backend.device), 3),
+    }
+
+
+def timed(trainer: Trainer, batch: Batch, device: torch.device) -> float:
+    started = time.perf_counter()
+    trainer.step([batch])
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def made_up(config: Config, size: tuple[int, int]) -> Batch:
+    """A raw batch as the stream would give it."""
+    shape = (config.batch.total, 1, *size)
+    draw = torch.Generator().manual_seed(0)
+    if config.model.needs.layout == "pairs":
+        shape = (config.batch.total, 3, *size)
+        return {n: torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8) for n in "ab"}
+    blocks = (config.batch.total, 1, size[0] // 16, size[1] // 16)
+    label = torch.randint(0, config.model.num_labels, blocks, generator=draw)
+    label = label.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    image = torch.randint(0, 256, (shape[0], 3, *size), generator=draw, dtype=torch.uint8)
+    return {"label": label.to(torch.uint8), "inst": label.int() * 1000, "image": image}
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

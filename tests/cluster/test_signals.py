@@ -1,0 +1,43 @@
+"""Signals set a flag; only a patient second SIGINT ends the process."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from cluster import signals
+from cluster.signals import StopRequest
+
+
+@pytest.fixture()
+def request_() -> Iterator[StopRequest]:
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    yield StopRequest().install()
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_remembered(request_: StopRequest, signum: int) -> None:
+    assert not request_()
+    os.kill(os.getpid(), signum)
+    assert request_() and request_.signum == signum
+
+
+def test_a_launcher_s_echo_of_a_signal_does_no_harm(request_: StopRequest) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), signum)
+    assert request_.signum == signal.SIGINT
+
+
+def test_a_second_sigint_later_ends_the_process(
+    request_: StopRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signals, "IMPATIENCE", 0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)

@@ -1,0 +1,122 @@
+"""Every command of the README is run, on small data and with slim networks."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.gang import free_port
+from tests.launcher.sample import ROOT, environment, make_source
+
+README = (ROOT / "README.md").read_text()
+SLIM = [
+    "--model.ngf=4", "--model.ndf=4", "--model.num_blocks=1", "--model.num_local_blocks=1",
+    "--precision=fp32", "--schedule.constant=4", "--schedule.decay=4", "--data.workers=0",
+]
+FULL = ["--model.ngf=2", "--model.fix_global=4"]
+ELSEWHERE = ("make", "pip")
+"""`make test` runs this test, in what `pip install` set up; tests/test_demo.py runs `make demo`."""
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith(ELSEWHERE)]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    make_source(folder / "data" / "streets", count=2, size=(128, 64))
+    return folder
+
+
+def adapted(line: str) -> list[str]:
+    """The command as documented, with fewer processes and smaller networks."""
+    words = shlex.split(line.replace("--num_processes 8", "--num_processes 2"))
+    if "train" in words:
+        words += SLIM + (FULL if "pix2pixhd-full" in words else [])
+    if "tests.benchmarks.step" in words:
+        words[words.index("--steps=30")] = "--steps=1"
+        words += ["--size=64x32", "--model.ngf=4", "--model.num_blocks=1", "--batch.total=1"]
+    if "accelerate" in words:
+        words[2:2] = ["--main_process_port", str(free_port())]
+    return words
+
+
+def test_every_command_runs_in_the_order_of_the_readme(workplace: Path) -> None:
+    assert len(commands()) >= 9
+    for line in commands():
+        if line.startswith("tensorboard"):
+            continue
+        settings, words = [], adapted(line)
+        while "=" in words[0]:
+            settings.append(words.pop(0).split("=", 1))
+        done = subprocess.run(
+            [sys.executable if words[0] == "python" else words[0], *words[1:]],
+            cwd=workplace, text=True, capture_output=True, timeout=300,
+            env=environment() | {"PYTHONPATH": str(ROOT)} | dict(settings),
+        )
+        # Slim pictures of a few steps may lose against a constant colour: that is status 1.
+        expected = (0, 1) if "score" in words else (0,)
+        assert done.returncode in expected, f"{line}\n{done.stdout}{done.stderr}"
+        assert "Traceback" not in done.stderr, f"{line}\n{done.stderr}"
+    assert (workplace / "pictures" / "000.png").exists()
+
+
+def test_tensorboard_serves_what_a_run_left(workplace: Path) -> None:
+    assert any(line.startswith("tensorboard --logdir") for line in commands())
+    port = free_port()
+    process = subprocess.Popen(
+        ["tensorboard", "--logdir", str(workplace / "runs"), "--port", str(port)],
+        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    try:
+        answer = ask(f"http://127.0.0.1:{port}/data/runs", seconds=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert "pix2pixhd-coarse" in answer and "pix2pixhd-full" in answer
+
+
+def ask(url: str, seconds: float) -> str:
+    """The answer once it names a run; the server needs a moment to start and to load."""
+    deadline, answer = time.monotonic() + seconds, ""
+    while time.monotonic() < deadline and "pix2pixhd" not in answer:
+        time.sleep(0.5)
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                answer = response.read().decode()
+        except (OSError, socket.timeout):
+            continue
+    return answer
+
+
+def test_the_readme_s_files_exist() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:tests|nets|trainers|launcher)/[\w./]+)`", README):
+        assert (ROOT / path.replace("NAME", "pix2pixhd")).exists(), path
+
+
+def test_the_troubleshooting_table_quotes_real_messages() -> None:
+    table = README.split("## Troubleshooting")[1].split("## The house")[0]
+    floors = ("launcher", "trainers", "shards", "nets", "cluster")
+    sources = [path for floor in floors for path in (ROOT / floor).rglob("*.py")]
+    # Sentences are written over several lines of code.
+    code = re.sub(r'"\s*f?"', "", "".join(path.read_text() for path in sources))
+    code = re.sub(r"\{[^{}]*\}", "*", code)
+    quotes = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    assert len(quotes) >= 8
+    for quote in quotes:
+        for part in quote.split("..."):
+            part = re.sub(r"\b(255|model\.ngf)\b", "*", part).strip()
+            assert part in code, f"no source says {part!r}"
