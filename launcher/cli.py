@@ -88,7 +88,7 @@ class Commands:
         checkpoint: str,
         source: str,
         out: str,
-        split: str = "",
+        split: str = "test",
         weights: str = "ema",
     ) -> Plan:
         """Turn a folder of label (and instance) maps into PNG pictures.
@@ -97,15 +97,15 @@ class Commands:
             checkpoint: a run folder (its newest checkpoint), or one checkpoint.
             source: folder laid out as for `pack`; photos are not needed.
             out: folder for the pictures, named as their maps.
-            split: train, test, val ...: which part of the source; default test.
+            split: train, test, val ...: which part of the source.
             weights: ema (the moving average, if the run keeps one) or raw.
         """
-        from launcher import wiring
+        from launcher import translating
 
         one_of("translate", "weights", weights, ("ema", "raw"))
         return Plan(
-            lambda: wiring.translate(
-                Path(checkpoint), Path(source), Path(out), split or "test", weights == "ema"
+            lambda: translating.translate(
+                Path(checkpoint), Path(source), Path(out), split, weights == "ema"
             )
         )
 
@@ -132,7 +132,7 @@ def main() -> None:
             sys.exit(plan._run() or 0)
     except ConfigError as error:
         fail(error, 2)
-    except user_errors() as error:
+    except (*user_errors(), OSError) as error:  # a full disk, a folder that may not be written
         fail(error, 1)
 
 

@@ -14,16 +14,13 @@ from cluster import topology
 from cluster.signals import StopRequest
 from launcher import rundir, spans
 from launcher.config import Config, ConfigError, gan_module
-from launcher.terminal import Terminal, progress_bar
+from launcher.terminal import Terminal
 from shards.augment import Preprocess
-from shards.census import label_histogram
-from shards.images import decode_sample
 from shards.index import ShardSet, open_shards
 from shards.order import Order
-from shards.records import Record, check_label_ids
 from trainers.backends import Backend, open_backend
 from trainers.board import Board, Observer
-from trainers.checkpoint import Checkpoint, Keep, Store, find, load_weights
+from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
@@ -191,66 +188,6 @@ def checkpoint_at(path: Path, option: str) -> Checkpoint:
     if checkpoint is None:
         raise ConfigError(f"{option}={path} holds no checkpoint: give a run folder or one in it.")
     return checkpoint
-
-
-def translate(checkpoint: Path, source: Path, out: Path, split: str, ema: bool) -> None:
-    """A folder of conditions -> a folder of PNGs, by the architecture in the checkpoint."""
-    from launcher.config import build as build_config
-    from trainers.translate import translate_all
-
-    stored = checkpoint_at(checkpoint, "checkpoint")
-    config = build_config(stored.config, str(stored.path))
-    gan = build(config, training=False)
-    load_generator(gan, stored, ema)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    conditions = Conditions(config, source, split)
-    bar, move = progress_bar("translating")
-    with bar:
-        translate_all(gan.to(device), conditions, out, PRECISIONS[config.precision], move)
-    print(f"{out}: {len(conditions)} pictures by {stored.path}")
-
-
-def load_generator(gan: GAN, stored: Checkpoint, ema: bool) -> None:
-    """Only what translation uses; the average where the run kept one."""
-    ema = ema and stored.has("ema")
-    weights = stored.weights(ema)
-    own = tuple(name + "." for name in gan.nets)
-    load_weights(gan, {n: w for n, w in weights.items() if n.startswith(own)}, stored.path)
-
-
-class Conditions:
-    """The conditions of a source folder: (key, raw batch of one), brought to size, uncropped."""
-
-    def __init__(self, config: Config, source: Path, split: str):
-        from shards.layouts import find_conditions
-
-        self.needs = config.model.needs
-        self.preprocess = Preprocess(**config.data.preprocess.model_dump()).uncropped()
-        records = find_conditions(source, self.needs.layout, split)
-        wanted = "inst" if self.needs.inst else ""
-        if wanted and wanted not in records[0].files:
-            raise ConfigError(
-                f"{source} holds no {split}_inst, but the checkpoint uses instance maps: add them."
-            )
-        self.records = records
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __iter__(self) -> Iterator[tuple[str, Batch]]:
-        for record in self.records:
-            yield record.key, self._read(record)
-
-    def _read(self, record: Record) -> Batch:
-        from shards.stream import collate
-
-        names = {member: str(path) for member, path in record.files.items()}
-        files = {member: path.read_bytes() for member, path in record.files.items()}
-        pixels = decode_sample(files, names)
-        if self.needs.num_labels is not None:
-            used = label_histogram(pixels["label"])
-            check_label_ids(used, self.needs.num_labels, names["label"])
-        return collate([self.preprocess.apply(pixels, 0, record.key)], [record.key])
 
 
 @contextmanager
