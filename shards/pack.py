@@ -144,8 +144,8 @@ def _check_space(out: Path, jobs: list[ShardJob]) -> None:
     free = shutil.disk_usage(out).free
     if needed > free:
         raise DataError(
-            f"{out} has {free / 2**30:.2f} GiB free, but the shards still need "
-            f"{needed / 2**30:.2f} GiB: make room or choose another disk"
+            f"{out} has {free / 2**20:.1f} MiB free, but the shards still need "
+            f"{needed / 2**20:.1f} MiB: make room or choose another disk"
         )
 
 

@@ -61,7 +61,8 @@ def grey_of_depth(bits: int) -> bytes:
     """A 4 x 1 grey PNG with 1, 2 or 4 bits a pixel, which Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
 
     row = bytes(1) + bytes([0b01] * (4 * bits // 8 or 1))
     header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)

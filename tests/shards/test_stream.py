@@ -274,10 +274,11 @@ def test_a_killed_worker_is_a_sentence(packed):
 
 def workers_among(pids: set[int]) -> set[int]:
     """Those that are no helpers of multiprocessing: a worker has no child and is no tracker."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids}
     return {
         pid
-        for pid in pids
-        if not descendants(pid) and b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        for pid, command in commands.items()
+        if not descendants(pid) and b"resource_tracker" not in command
     }
 
 

@@ -20,7 +20,8 @@ from tests.shards.sources import flip_byte, label_source
 @pytest.fixture(scope="module")
 def three_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("three")
-    pack(label_source(folder / "source", 5, size=(384, 256)), folder / "set", shard_mib=1, workers=1)
+    source = label_source(folder / "source", 5, size=(384, 256))
+    pack(source, folder / "set", shard_mib=1, workers=1)
     return folder / "set"
 
 

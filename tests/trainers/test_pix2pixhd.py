@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,9 @@ from nets.losses import feature_matching, generator_loss
 from nets.perceptual import Vgg, perceptual_loss
 from nets.remat import Memory
 from nets.waist import loss_scale
+from tests import gang
 from tests.nets.rule import arrays, fill, recorded, vgg_weights
+from trainers.backends import open_backend
 from trainers.gan import Batch
 from trainers.gans.pix2pixhd import Config, Model, Pix2PixHD
 from trainers.player import Player, only, phase_parameters
@@ -264,6 +267,37 @@ def test_a_frozen_global_part_saves_nothing_for_backward() -> None:
         saved[images] = max(sizes)
     # Channels: up to 16 in the trunk, up to 6 in the enhancer, whose condition is the widest.
     assert saved == {0: 6, 100: 16}
+
+
+def train_a_little(memory: Memory) -> list[float]:
+    """Four steps over four images each, the switch of fix_global in the middle; final weights."""
+    torch.manual_seed(0)
+    gan = Pix2PixHD(Config(**FULL, fix_global=8, memory=memory)).double()
+    backend = open_backend(int(os.environ.get("WORLD_SIZE", 1)), timeout=60)
+    share = 4 // backend.world
+    mine = slice(backend.rank * share, (backend.rank + 1) * share)
+    for step in range(4):
+        raw = {k: v[mine] for k, v in raw_batch(count=4, seed=step).items() if k != "keys"}
+        if step in (0, 2):
+            seats = [
+                backend.adopt(gan, phase, lambda own: torch.optim.Adam(own, 2e-4), None)
+                for phase in gan.phases(4 * step)
+            ]
+        carry: Batch = {}
+        for seat in seats:
+            with only(gan, seat.phase), backend.accumulate(seat, last=True):
+                total, _, out = seat.player(raw, carry)
+                backend.backward(seat, total)
+            carry |= out
+            backend.step(seat, clip=1.0)
+    weights = gan.nets.state_dict().items()
+    return [x for name, w in weights if "weight" in name for x in w.flatten().tolist()]
+
+
+def test_two_processes_equal_one() -> None:
+    alone = train_a_little("none")
+    for together in gang.run(2, train_a_little, "halves"):
+        assert together == pytest.approx(alone, rel=0, abs=1e-12)
 
 
 @pytest.mark.parametrize("encoder", [False, True])
