@@ -85,7 +85,7 @@ class Trainer:
         self.seats: list[Seat] = []
         self.means = Means()
         self.clock = Clock()
-        self.pulse = Pulse(backend)
+        self.failure: Exception | None = None
         self.saved: int | None = None
 
     def fit(self, resume: Checkpoint | None = None, config: str = "") -> bool:
@@ -93,24 +93,31 @@ class Trainer:
         self._begin(resume, config)
         try:
             self._loop(self.stream(self.progress.images))
-            self.pulse.settle()
-            self.save()
+            if self.progress.images:
+                self.save()
         finally:
             for observer in self.observers:
                 observer.close()
             self.seats.clear()
             gc.collect()  # no wrapper may outlive the process group
+        if self.failure is not None:
+            raise self.failure
         return self.progress.images >= self.recipe.schedule.total
 
     def _loop(self, batches: Iterator[Batch]) -> None:
-        going = True
-        while going and self.progress.images < self.recipe.schedule.total:
+        """Steps until all ranks agree to stop. The next step's batches are fetched before they
+        vote, so that a rank without data leaves nobody waiting for it."""
+        total = self.recipe.schedule.total
+        micro_batches = self._fetch(batches) if self.progress.images < total else []
+        going = self._vote({}) and self.progress.images < total
+        while going:
             self.seat_phases()
-            before = self.progress.images
-            micro_batches = self._fetch(batches)
+            before, seen = self.progress.images, micro_batches
             watched = self.step(micro_batches)
-            going = not self.pulse.beat(self.progress, self.stop(), watched)
-            self._report(before, micro_batches)
+            finished = self.progress.images >= total
+            micro_batches = [] if finished else self._fetch(batches)
+            going = self._vote(watched) and not finished
+            self._report(before, seen)
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """One update of every phase that is due; returns what must stay finite, by name."""
@@ -196,11 +203,39 @@ class Trainer:
         )
 
     def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The micro-batches of one step on the device; the wait for them is measured."""
+        """The micro-batches of one step on the device; the wait for them is measured.
+
+        What goes wrong is kept for the vote and raised when all ranks have stopped."""
         started = time.perf_counter()
-        raw = [next(batches) for _ in range(self.recipe.num_micro)]
+        try:
+            raw = [next(batches) for _ in range(self.recipe.num_micro)]
+        except Exception as error:
+            self.failure = error
+            return []
         self.clock.waited += time.perf_counter() - started
         return [to_device(batch, self.backend.device) for batch in raw]
+
+    def _vote(self, watched: dict[str, Tensor]) -> bool:
+        """One all-reduced vector a step: whether all ranks go on. Raises on all of them when
+        something has ceased to be finite on any."""
+        device = self.backend.device
+        asked = torch.tensor([float(self.stop()), float(self.failure is not None)], device=device)
+        bad = [(~value.isfinite()).float() for value in watched.values()]
+        flags = self.backend.maximum(torch.cat([asked, *(flag.reshape(1) for flag in bad)]))
+        stop, failed, *bad_flags = flags.tolist()
+        if any(bad_flags):
+            worst = [name for name, flag in zip(watched, bad_flags, strict=True) if flag]
+            raise TrainingError(
+                f"Not finite at step {self.progress.step}: {', '.join(worst)}. The checkpoint "
+                "before is kept; resume it with a lower optim.lr, with optim.clip, or with "
+                "precision bf16 or fp32."
+            )
+        if failed and self.failure is None:
+            self.failure = TrainingError(
+                f"Another rank could not go on after {self.progress.images} images: its log says "
+                "why. What was done is saved; the same command resumes."
+            )
+        return not (stop or failed)
 
     def _report(self, before: int, micro_batches: list[Batch]) -> None:
         cadence, now = self.recipe.cadence, self.progress.images
@@ -210,7 +245,6 @@ class Trainer:
         if cadence.pictures and (ends or crossed(cadence.pictures, before, now)):
             self._picture(micro_batches[0])
         if crossed(cadence.save, before, now):
-            self.pulse.settle()
             self.save()
 
     def _log(self) -> None:
@@ -239,46 +273,6 @@ class Trainer:
         precision = self.recipe.precision
         with torch.autocast(self.backend.device.type, precision, enabled=precision is not None):
             return self.gan.pictures(self.gan.prepare(batch))
-
-
-class Pulse:
-    """One all-reduced vector a step: who wants to stop, and what has ceased to be finite.
-
-    On a GPU the answer is read one step late, so that the host can run ahead; `settle` reads it
-    at once, before anything is kept.
-    """
-
-    def __init__(self, backend: Backend):
-        self.backend = backend
-        self.pending: tuple[int, list[str], Tensor] | None = None
-
-    def beat(self, progress: Progress, stop: bool, watched: dict[str, Tensor]) -> bool:
-        """Returns whether any rank wants to stop."""
-        device = self.backend.device
-        bad = torch.stack([~value.isfinite() for value in watched.values()]).float()
-        flags = self.backend.maximum(torch.cat([torch.tensor([float(stop)], device=device), bad]))
-        late, self.pending = self.pending, (progress.step, list(watched), flags)
-        if device.type == "cuda":
-            return self._read(late)
-        return self.settle()
-
-    def settle(self) -> bool:
-        late, self.pending = self.pending, None
-        return self._read(late)
-
-    @staticmethod
-    def _read(beat: tuple[int, list[str], Tensor] | None) -> bool:
-        if beat is None:
-            return False
-        step, names, flags = beat
-        stop, *bad = flags.tolist()
-        if any(bad):
-            worst = [name for name, flag in zip(names, bad, strict=True) if flag]
-            raise TrainingError(
-                f"Not finite at step {step}: {', '.join(worst)}. The checkpoint before is kept; "
-                "resume it with a lower optim.lr, with optim.clip, or with precision bf16 or fp32."
-            )
-        return stop > 0
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

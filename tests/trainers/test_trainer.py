@@ -28,10 +28,10 @@ def assert_same(folder: Path, other: Path, tolerance: float = 0.0) -> None:
 
 
 class StopAfter:
-    """Asks to stop once it has been asked `steps` times."""
+    """Asks to stop after so many steps; the ranks also vote once before the first."""
 
     def __init__(self, steps: int):
-        self.left = steps
+        self.left = steps + 1
 
     def __call__(self) -> bool:
         self.left -= 1
@@ -219,3 +219,45 @@ def test_phases_that_are_not_due_are_left_out(tmp_path: Path) -> None:
     batches = trainer.stream(0)
     names = [set(trainer.step([next(batches)])) for _ in range(3)]
     assert [any("player D" in n for n in step) for step in names] == [True, False, True]
+
+
+class Broken(Exception):
+    """What a stream raises for a damaged sample."""
+
+
+def broken_stream(good_steps: int):
+    """A stream that fails on rank 1 (or on the only rank) after so many steps."""
+
+    def opened(backend, global_batch, num_micro):
+        whole = toy_stream(backend, global_batch, num_micro)
+
+        def stream(start):
+            for number, batch in enumerate(whole(start)):
+                if number == good_steps and backend.rank == backend.world - 1:
+                    raise Broken("sample 7 is damaged")
+                yield batch
+
+        return stream
+
+    return opened
+
+
+toy_stream = toy.stream_for
+
+
+def broken_work(folder: str, good_steps: int) -> str:
+    toy.stream_for = broken_stream(good_steps)
+    with pytest.raises((Broken, TrainingError)) as caught:
+        toy.train(Path(folder), toy.recipe())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("good_steps", [0, 2])
+def test_a_rank_without_data_stops_all_ranks_and_what_was_done_is_saved(
+    tmp_path: Path, good_steps: int
+) -> None:
+    other, failing = gang.run(2, broken_work, str(tmp_path), good_steps)
+    assert failing == "sample 7 is damaged"
+    assert "Another rank could not go on after" in other
+    saved = find(tmp_path)
+    assert (saved.progress.step if saved else 0) == good_steps
