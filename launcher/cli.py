@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,8 @@ def main() -> None:
             sys.exit(plan._run() or 0)
     except ConfigError as error:
         fail(error, 2)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from what is finished.", 128 + signal.SIGINT)
     except (*user_errors(), OSError) as error:  # a full disk, a folder that may not be written
         fail(error, 1)
 
@@ -144,13 +147,15 @@ def user_errors() -> tuple[type[Exception], ...]:
     return (DataError, loaded.TrainingError) if loaded else (DataError,)
 
 
-def fail(error: Exception, code: int) -> NoReturn:
-    """One sentence and the exit status. All ranks find the same mistake in a configuration, but
-    only some a broken sample."""
-    rank = os.environ.get("RANK", "0")
-    if code != 2 or rank == "0":
-        who = f"organza (rank {rank})" if rank != "0" else "organza"
-        print(f"{who}: {error}", file=sys.stderr)
+def fail(error: object, code: int) -> NoReturn:
+    """One sentence and the exit status."""
+    rank = os.environ.get("RANK")
+    print(f"organza{f' (rank {rank})' if rank else ''}: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if rank:
+        # The other ranks may hang in a collective, and gloo aborts now and then at a regular exit.
+        os._exit(code)
     sys.exit(code)
 
 

@@ -7,43 +7,19 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from shards import augment
-from trainers.settings import Settings
+from trainers.settings import Settings, Span
 
 RECIPES = Path(__file__).parent / "configs"
 
 
 class ConfigError(Exception):
     """The user's configuration is wrong; the message names option, value and remedy."""
-
-
-def _span(value: Any) -> Any:
-    """Accept "100 epochs" beside a number of images; resolved once the data set is known."""
-    if isinstance(value, str) and value.split()[1:] in (["epoch"], ["epochs"]):
-        epochs = value.split()[0]
-        if not epochs.replace(".", "", 1).isdecimal():
-            raise ValueError(f"{value!r} is neither a number of images nor like '100 epochs'")
-        return f"{epochs} epochs"
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        message = f"{value!r} is neither a number of images nor like '100 epochs'"
-        raise ValueError(message) from None
-
-
-def _not_negative(value: int | str) -> int | str:
-    if isinstance(value, int) and value < 0:
-        raise ValueError("must not be negative")
-    return value
-
-
-Span = Annotated[int | str, BeforeValidator(lambda value: _not_negative(_span(value)))]
-"""A stretch of training: images (12000) or epochs of the data set ("10 epochs")."""
 
 
 class Preprocess(Settings):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from launcher.config import Config, ConfigError
+from trainers.backends import Backend
 from trainers.checkpoint import Checkpoint, replace_text
 
 FIXED = ("gan", "seed", "model", "data.preprocess")
@@ -29,11 +34,36 @@ def versions() -> dict[str, str]:
     return found
 
 
+def lock(run_dir: Path) -> None:
+    """Make this process the only writer of the run folder; the system ends that with it."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(
+            f"Another process is training in run_dir={run_dir}: wait for its end, or choose "
+            "another run_dir."
+        ) from error
+
+
 def write(config: Config) -> None:
     """Leave config.yaml and versions.json in the run folder."""
-    config.run_dir.mkdir(parents=True, exist_ok=True)
     replace_text(config.run_dir / "config.yaml", config.to_yaml())
     replace_text(config.run_dir / "versions.json", json.dumps(versions(), indent=1) + "\n")
+
+
+def check_shared(run_dir: Path, images: int, backend: Backend) -> None:
+    """All ranks must see one run folder, once rank 0 has written to it; `images`: how far this
+    rank thinks the run has come."""
+    here = (run_dir / "config.yaml").is_file()
+    facts = torch.tensor([float(images), -float(images), float(not here)], device=backend.device)
+    most, least, missing = backend.maximum(facts).tolist()
+    if most != -least or missing:
+        raise ConfigError(
+            f"The processes see different things in run_dir={run_dir}: it must lie on a file "
+            "system that all nodes share."
+        )
 
 
 def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from launcher.config import Config, ConfigError
-
-SECTIONS = ("schedule", "ema", "cadence")
+from trainers.settings import Settings
 
 
 def resolve(config: Config, num_samples: int) -> Config:
     """The configuration with every "N epochs" replaced by its number of images."""
+    sections = {
+        name: value for name, value in config if isinstance(value, Settings) and name != "data"
+    }
     changed = {
-        name: getattr(config, name).model_copy(
-            update={
-                field: images(value, num_samples)
-                for field, value in getattr(config, name).model_dump().items()
-            }
+        name: section.model_copy(
+            update={field: images(value, num_samples) for field, value in section}
         )
-        for name in SECTIONS
+        for name, section in sections.items()
     }
     config = config.model_copy(update=changed)
     if config.schedule.constant + config.schedule.decay < 1:
@@ -27,7 +26,8 @@ def resolve(config: Config, num_samples: int) -> Config:
 
 
 def images(value: Any, num_samples: int) -> Any:
-    """One value: "2.5 epochs" -> images; anything else as it is."""
-    if isinstance(value, str):
-        return round(float(value.split()[0]) * num_samples)
-    return value
+    """One value: "2.5 epochs" -> images, at least one unless zero; anything else as it is."""
+    if not (isinstance(value, str) and value.endswith(" epochs")):
+        return value
+    epochs = float(value.removesuffix(" epochs"))
+    return max(1, round(epochs * num_samples)) if epochs else 0

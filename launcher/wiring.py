@@ -19,7 +19,7 @@ from shards.augment import Preprocess
 from shards.index import ShardSet, open_shards
 from shards.order import Order
 from trainers.backends import Backend, open_backend
-from trainers.board import Board, Observer
+from trainers.board import Board
 from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.ema import Ema
 from trainers.errors import TrainingError
@@ -41,7 +41,8 @@ def train(config: Config) -> int:
         gan = build(config)
     backend = open_backend(world.size, config.backend.timeout_s)
     try:
-        finished = fit(config, recipe, gan, shards, backend, stop)
+        trainer, resume = assemble(config, recipe, gan, shards, backend, stop)
+        finished = trainer.fit(resume, config.to_yaml())
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"The GPU's memory does not suffice ({first_line(error)}): choose the next smaller "
@@ -50,28 +51,32 @@ def train(config: Config) -> int:
         ) from error
     backend.close()
     if backend.rank == 0:
-        print(closing_words(config, finished), file=sys.stderr)
+        print(closing_words(config, finished, trainer.progress.images), file=sys.stderr)
     return 0 if finished else 128 + (stop.signum or 0)
 
 
-def fit(
+def assemble(
     config: Config,
     recipe: Recipe,
     gan: GAN,
     shards: ShardSet,
     backend: Backend,
-    stop: Callable[[], bool],
-) -> bool:
-    """What remains once data and processes are known to be right."""
+    stop: StopRequest,
+) -> tuple[Trainer, Checkpoint | None]:
+    """Everything that can fail on one rank alone, before the first step: the trainer, and the
+    checkpoint to go on from."""
     lead = backend.rank == 0
-    resume = find(config.run_dir)
-    if resume is not None:
-        rundir.check_same_run(config, shards.fingerprint, resume)
-    elif config.start_from is not None:
-        start_from(gan, config.start_from, report=lead)
-    if lead:
-        rundir.write(config)
-        print(config.to_yaml())
+    with backend.together():
+        resume = find(config.run_dir)
+        if resume is not None:
+            rundir.check_same_run(config, shards.fingerprint, resume)
+        elif config.start_from is not None:
+            start_from(gan, config.start_from, report=lead)
+        if lead:
+            rundir.lock(config.run_dir)
+            rundir.write(config)
+            print(config.to_yaml())
+    rundir.check_shared(config.run_dir, resume.progress.images if resume else 0, backend)
     gan.to(backend.device)
     facts = {
         "config": config.model_dump(mode="json"),
@@ -80,7 +85,7 @@ def fit(
     }
     keep = Keep(config.cadence.keep_last, config.cadence.keep_every)
     torch.manual_seed(config.seed + 1 + backend.rank)  # ranks draw different numbers
-    trainer = Trainer(
+    return Trainer(
         gan,
         recipe,
         backend,
@@ -88,10 +93,9 @@ def fit(
         stream_of(config, shards, recipe, backend),
         # One rank keeps the average: a copy of the generator is much memory.
         ema=Ema(gan, config.ema.halflife) if lead and config.ema.halflife else None,
-        observers=(Board(config.run_dir), Terminal()) if lead else (Observer(),),
+        observers=(Board(config.run_dir), Terminal()) if lead else (),
         stop=stop,
-    )
-    return trainer.fit(resume, config.to_yaml())
+    ), resume
 
 
 def expected_world(config: Config) -> topology.World:
@@ -199,13 +203,14 @@ def config_errors() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
-def closing_words(config: Config, finished: bool) -> str:
+def closing_words(config: Config, finished: bool, images: int) -> str:
     if finished:
         return (
             f"Finished. Watch: tensorboard --logdir {config.run_dir}; "
             f"translate: python -m launcher translate {config.run_dir} SOURCE OUT"
         )
-    return f"Stopped by a signal and saved in {config.run_dir}: the same command again goes on."
+    done = f"saved in {config.run_dir} at {images} images" if images else "before the first step"
+    return f"Stopped by a signal, {done}: the same command again goes on."
 
 
 def first_line(error: Exception) -> str:

@@ -114,13 +114,20 @@ class Backend:
     def barrier(self) -> None:
         """Wait for all ranks."""
 
-    def agree(self, error: str | None) -> None:
-        """Raise on every rank when any rank brings an error, so that nobody waits for the others.
-
-        To be called at the same place by all ranks."""
-        flag = torch.tensor(float(error is not None), device=self.device)
-        if self.maximum(flag).item() > 0:
-            raise TrainingError(error or "Another rank failed: its log has the reason.")
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What goes wrong in the block on any rank is raised on all, so that nobody waits for the
+        others. All ranks pass here at once; the block itself must be free of collectives."""
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as problem:
+            error = problem
+        failed = self.maximum(torch.tensor(float(error is not None), device=self.device)).item()
+        if error is not None:
+            raise error
+        if failed:
+            raise TrainingError("Another rank failed: its log has the reason.")
 
     def close(self) -> None:
         """Leave the group; the wrappers must be gone by then."""
@@ -140,6 +147,11 @@ class Accelerated(Backend):
                 f"{expected} processes were expected but {state.num_processes} found each other: "
                 "start with `accelerate launch --multi_gpu --num_processes "
                 f"{expected} -m launcher train ...` (one --num_processes for all machines)."
+            )
+        if not on_cpu and state.local_process_index >= torch.cuda.device_count():
+            raise TrainingError(
+                f"This machine has {torch.cuda.device_count()} GPUs, but more processes were "
+                "started on it: start one process per GPU."
             )
         super().__init__(state.device)
         self.rank = state.process_index

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trainers.checkpoint import Progress, write_text
+from trainers.checkpoint import Progress, replace_text
 
 
 class Observer:
@@ -58,9 +58,14 @@ class Board(Observer):
 
 
 def rewound(path: Path, images: int) -> Path:
-    """Drop the rows of metrics.jsonl beyond `images`, and a last row that was cut."""
+    """Drop the rows of metrics.jsonl beyond `images`, and all from one that a crash damaged."""
     if path.exists():
-        rows = [line for line in path.read_text().split("\n")[:-1]]
-        kept = [row for row in rows if json.loads(row)["images"] <= images]
-        write_text(path, "".join(row + "\n" for row in kept))
+        kept = []
+        for row in path.read_text(errors="replace").splitlines():
+            try:
+                seen = json.loads(row)["images"]
+            except (ValueError, TypeError, KeyError):
+                break
+            kept += [row + "\n"] if seen <= images else []
+        replace_text(path, "".join(kept))
     return path

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from trainers.backends import Backend, Moments, Seat
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN
+from trainers.schedule import crossed
 
 FORMAT = 1
 
@@ -49,6 +51,7 @@ class Checkpoint:
 
     @property
     def progress(self) -> Progress:
+        """A copy: the run's own moves on."""
         return Progress(**self.state["progress"])
 
     @property
@@ -110,7 +113,7 @@ class Keep:
     last: int
     """Newest ones kept."""
     every: int
-    """Also those at multiples of this many images; 0 for none."""
+    """Also the first one at or after each multiple of this many images; 0 for none."""
 
 
 class Store:
@@ -122,28 +125,38 @@ class Store:
         self.backend = backend
         self.keep = keep
         self.facts = facts
+        self.saved = 0
+        """Images of the newest checkpoint."""
 
-    def save(self, progress: Progress, gan: GAN, seats: list[Seat], ema: Ema | None) -> Path:
+    def save(self, progress: Progress, gan: GAN, seats: list[Seat], ema: Ema | None) -> None:
         """Write, compare notes with the other ranks, then rename and move the pointer."""
         name = f"{progress.images:09d}"
         draft = self.folder / f".writing-{name}"
         lead = self.backend.rank == 0
-        self._together(lambda: fresh(draft) if lead else None)
-        self._together(lambda: self._write(draft, progress, gan, seats, ema))
-        self._together(lambda: self._commit(draft, name) if lead else None)
-        return self.folder / name
+        with self._together():
+            if lead:
+                fresh(draft)
+        with self._together():
+            self._write(draft, progress, gan, seats, ema)
+        with self._together():
+            if lead:
+                self._commit(draft, name)
+        self.saved = progress.images
+        with self.backend.together():
+            if lead:
+                self._prune(name)
 
-    def _together(self, work: Callable[[], None]) -> None:
-        """Do one part on every rank; if it fails on any, all stop with a sentence."""
-        error = None
-        try:
-            work()
-        except (OSError, SafetensorError) as problem:
-            error = (
-                f"The checkpoint could not be written to {self.folder} ({problem}); the one "
-                "before is untouched. Make room, then run the same command again to resume."
-            )
-        self.backend.agree(error)
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """One part of a save; if it fails on any rank, all stop with a sentence."""
+        with self.backend.together():
+            try:
+                yield
+            except (OSError, SafetensorError) as problem:
+                raise TrainingError(
+                    f"The checkpoint could not be written to {self.folder} ({problem}); the one "
+                    "before is untouched. Make room, then run the same command again to resume."
+                ) from problem
 
     def _write(
         self, draft: Path, progress: Progress, gan: GAN, seats: list[Seat], ema: Ema | None
@@ -160,6 +173,7 @@ class Store:
             "progress": asdict(progress),
             "scalers": {seat.phase.name: seat.scaler.state_dict() for seat in seats},
             "world": self.backend.world,
+            "milestone": crossed(self.keep.every, self.saved, progress.images),
             **self.facts,
         }
         write_text(draft / "state.json", json.dumps(state, indent=1))
@@ -171,13 +185,12 @@ class Store:
         sync_folder(draft)
         os.rename(draft, final)
         replace_text(self.folder / "latest", name + "\n")
-        self._prune(name)
 
     def _prune(self, newest: str) -> None:
+        """Remove what need not stay; those beyond a pointer that was set back are left alone."""
         names = sorted(p.name for p in self.folder.iterdir() if p.name.isdigit())
-        for name in names[: -self.keep.last]:
-            marked = self.keep.every > 0 and int(name) % self.keep.every == 0
-            if name != newest and not marked:
+        for name in [name for name in names if name <= newest][: -self.keep.last]:
+            if not read(self.folder / name).state["milestone"]:
                 shutil.rmtree(self.folder / name)
 
 
@@ -191,9 +204,11 @@ def restore(
         seat.restore(moments.get(seat.phase.name, {}))
         if scale := checkpoint.state["scalers"].get(seat.phase.name):
             seat.scaler.load_state_dict(scale)
-    if ema is not None and checkpoint.has("ema"):
-        for name, tensor in checkpoint.tensors("ema").items():
-            ema.shadow[name].copy_(tensor)
+    if ema is not None:
+        ema.restart(gan)
+        if checkpoint.has("ema"):
+            for name, tensor in checkpoint.tensors("ema").items():
+                ema.shadow[name].copy_(tensor)
     own = f"rank{backend.rank:05d}"
     if checkpoint.has(own) and checkpoint.state["world"] == backend.world:
         set_random_state(checkpoint.tensors(own), backend.device)

@@ -20,6 +20,10 @@ class Ema:
     def __init__(self, gan: GAN, halflife: int):
         """halflife: images after which an old weight counts half."""
         self.halflife = halflife
+        self.restart(gan)
+
+    def restart(self, gan: GAN) -> None:
+        """Average from these weights on."""
         self.shadow = {name: tensor.detach().clone() for name, tensor in averaged(gan).items()}
 
     @torch.no_grad()

@@ -12,10 +12,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from trainers.settings import Settings
-
-__all__ = ["GAN", "Batch", "Needs", "Phase", "Settings", "Terms"]
-
 Batch = dict[str, Any]
 Terms = dict[str, Tensor]
 
@@ -26,6 +22,8 @@ class Needs:
 
     layout: str
     """How the data set must have been packed: "labels" or "pairs"."""
+    min_side: int = 1
+    """Pixels that the shorter side of a picture must have for the networks."""
     num_labels: int | None = None
     """Label ids must be smaller than this."""
     inst: bool = False

@@ -7,11 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def to_uint8(image: Tensor) -> Tensor:
-    """[-1, 1] -> [0, 255], rounded to nearest."""
-    return ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
 def grid(columns: dict[str, Tensor], width: int = 512) -> Tensor:
     """Named uint8 pictures [N, 3, H, W] -> one picture [3, N*h, len(columns)*w].
 

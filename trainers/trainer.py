@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -85,14 +86,14 @@ class Trainer:
         self.seats: list[Seat] = []
         self.means = Means()
         self.clock = Clock()
+        self.batches: Iterator[Batch] | None = None
         self.failure: Exception | None = None
-        self.saved: int | None = None
 
     def fit(self, resume: Checkpoint | None = None, config: str = "") -> bool:
         """Run; True when the schedule was finished, False when stopped before (and saved)."""
-        self._begin(resume, config)
         try:
-            self._loop(self.stream(self.progress.images))
+            self._begin(resume, config)
+            self._loop()
             if self.progress.images:
                 self.save()
         finally:
@@ -104,18 +105,18 @@ class Trainer:
             raise self.failure
         return self.progress.images >= self.recipe.schedule.total
 
-    def _loop(self, batches: Iterator[Batch]) -> None:
+    def _loop(self) -> None:
         """Steps until all ranks agree to stop. The next step's batches are fetched before they
         vote, so that a rank without data leaves nobody waiting for it."""
         total = self.recipe.schedule.total
-        micro_batches = self._fetch(batches) if self.progress.images < total else []
+        micro_batches = self._fetch() if self.progress.images < total else []
         going = self._vote({}) and self.progress.images < total
         while going:
             self.seat_phases()
             before, seen = self.progress.images, micro_batches
             watched = self.step(micro_batches)
             finished = self.progress.images >= total
-            micro_batches = [] if finished else self._fetch(batches)
+            micro_batches = [] if finished else self._fetch()
             going = self._vote(watched) and not finished
             self._report(before, seen)
 
@@ -140,9 +141,12 @@ class Trainer:
                         key = f"loss {name} of player {seat.phase.name}"
                         watched[key] = watched[key] + term if key in watched else term
                 norm = self.backend.step(seat, recipe.clip)
-            self.means.add(f"grad_norm/{seat.phase.name}", norm)
-            if not seat.scaler.is_enabled():  # a scaler skips such a step and lowers its scale
+            if seat.scaler.is_enabled():  # it skips such a step and lowers its scale
+                self.means.add(f"skipped/{seat.phase.name}", (~norm.isfinite()).float())
+                norm = norm.nan_to_num(0.0, 0.0, 0.0)
+            else:
                 watched[f"gradient norm of player {seat.phase.name}"] = norm
+            self.means.add(f"grad_norm/{seat.phase.name}", norm)
         self.progress.step += 1
         self.progress.images += recipe.global_batch
         if self.ema is not None:
@@ -177,22 +181,22 @@ class Trainer:
 
     def save(self) -> None:
         """A checkpoint of this moment, after making sure that all replicas are one."""
-        if self.saved == self.progress.images:
+        if self.store.saved == self.progress.images:
             return
         check_replicas(self.backend, self.gan)
         self.store.save(self.progress, self.gan, self.seats, self.ema)
-        self.saved = self.progress.images
 
     def _begin(self, resume: Checkpoint | None, config: str) -> None:
         if resume is not None:
             self.progress = resume.progress
-            self.saved = self.progress.images
+            self.store.saved = self.progress.images
         self.seat_phases()
         if resume is not None:
             restore(resume, self.gan, self.seats, self.ema, self.backend)
         check_replicas(self.backend, self.gan)
-        for observer in self.observers:
-            observer.start(self.progress, self.recipe.schedule.total, config)
+        with self._failing_together():
+            for observer in self.observers:
+                observer.start(self.progress, self.recipe.schedule.total, config)
         self.clock.restart(self.progress.images)
 
     def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -202,18 +206,25 @@ class Trainer:
             parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused or None
         )
 
-    def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The micro-batches of one step on the device; the wait for them is measured.
+    def _fetch(self) -> list[Batch]:
+        """The micro-batches of one step on the device; the wait for them is measured."""
+        started, micro_batches = time.perf_counter(), []
+        with self._failing_together():
+            if self.batches is None:
+                self.batches = self.stream(self.progress.images)
+            raw = [next(self.batches) for _ in range(self.recipe.num_micro)]
+            micro_batches = [to_device(batch, self.backend.device) for batch in raw]
+        self.clock.waited += time.perf_counter() - started
+        return micro_batches
 
-        What goes wrong is kept for the vote and raised when all ranks have stopped."""
-        started = time.perf_counter()
+    @contextmanager
+    def _failing_together(self) -> Iterator[None]:
+        """What goes wrong on one rank is kept for the next vote, and raised once all ranks have
+        stopped and saved."""
         try:
-            raw = [next(batches) for _ in range(self.recipe.num_micro)]
+            yield
         except Exception as error:
             self.failure = error
-            return []
-        self.clock.waited += time.perf_counter() - started
-        return [to_device(batch, self.backend.device) for batch in raw]
 
     def _vote(self, watched: dict[str, Tensor]) -> bool:
         """One all-reduced vector a step: whether all ranks go on. Raises on all of them when
@@ -253,12 +264,14 @@ class Trainer:
         values["memory/peak_gib"] = peak_memory_gib(self.backend.device)
         for seat in self.seats:
             values[f"lr/{seat.phase.name}"] = seat.optimizer.param_groups[0]["lr"]
-        for observer in self.observers:
-            observer.scalars(self.progress, values)
+            check_scale(seat)
+        with self._failing_together():
+            for observer in self.observers:
+                observer.scalars(self.progress, values)
 
     @torch.no_grad()
     def _picture(self, batch: Batch) -> None:
-        """Rank 0 alone: no collective may be called in here."""
+        """Only ranks with observers: no collective may be called in here."""
         if not self.observers:
             return
         few = {name: value[:PICTURED] for name, value in batch.items()}
@@ -266,13 +279,23 @@ class Trainer:
         if self.ema is not None:
             with self.ema.swapped(self.gan):
                 columns["EMA fake"] = self._look(few)["fake"]
-        for observer in self.observers:
-            observer.pictures(self.progress, grid(columns))
+        with self._failing_together():
+            for observer in self.observers:
+                observer.pictures(self.progress, grid(columns))
 
     def _look(self, batch: Batch) -> dict[str, Tensor]:
         precision = self.recipe.precision
         with torch.autocast(self.backend.device.type, precision, enabled=precision is not None):
             return self.gan.pictures(self.gan.prepare(batch))
+
+
+def check_scale(seat: Seat) -> None:
+    """Under fp16 gradients that never become finite only shrink the loss scale: no step is made."""
+    if seat.scaler.is_enabled() and seat.scaler.get_scale() < 1:
+        raise TrainingError(
+            f"Player {seat.phase.name} has had no finite fp16 gradient for long: its loss scale is "
+            f"{seat.scaler.get_scale():.3g}. Resume the last checkpoint with precision bf16 or fp32."
+        )
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

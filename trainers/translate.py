@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from nets.conditioning import denormalise
 from trainers.gan import GAN, Batch
-from trainers.pictures import to_uint8
 from trainers.trainer import to_device
 
 
@@ -20,7 +20,7 @@ class Sized(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterable[tuple[str, Batch]]: ...
+    def __iter__(self) -> Iterator[tuple[str, Batch]]: ...
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def translate_all(
         progress(done, len(conditions))
         with torch.autocast(device.type, precision, enabled=precision is not None):
             image = gan.translate(gan.prepare(to_device(raw, device)))
-        write_png(out / f"{key}.png", to_uint8(image[0]))
+        write_png(out / f"{key}.png", denormalise(image)[0])
     progress(len(conditions), len(conditions))
 
 

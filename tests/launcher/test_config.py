@@ -38,7 +38,10 @@ def recipe(tmp_path: Path) -> str:
         ("precision", "float16", "`precision` is 'float16': input should be 'fp32', 'bf16' or 'fp16'"),
         ("model.memory", "lots", "`model.memory` is 'lots': input should be 'none', 'blocks'"),
         ("schedule.decay", "ten epochs", "`schedule.decay` is 'ten epochs'"),
-        ("schedule.constant", "-3", "`schedule.constant` is '-3': must not be negative"),
+        ("schedule.constant", "-3", "`schedule.constant` is '-3': give a number of images"),
+        ("cadence.log", "0.5", "`cadence.log` is '0.5': give a number of images"),
+        ("cadence.log", "true", "`cadence.log` is 'true'"),
+        ("model.fix_global", "ten", "`model.fix_global` is 'ten': give a number of images"),
         ("data.preprocess.mode", "crop", "data.preprocess.crop_size is missing"),
         ("data.preprocess.crop_size", "[1,2,3]", "`data.preprocess.crop_size` is [1, 2, 3]"),
         ("gan", "pix2pixh", "gan is 'pix2pixh'; did you mean `pix2pixhd`?"),
@@ -102,6 +105,10 @@ def test_overrides_are_typed_by_their_field(recipe: str) -> None:
 def test_epochs_become_images_once_the_data_is_known(recipe: str) -> None:
     resolved = spans.resolve(config.load(recipe, {"cadence.save": "0.5 epochs"}), 2975)
     assert resolved.schedule.constant == 297500 and resolved.cadence.save == 1488
+    tiny = config.load(recipe, {"cadence.save": "0.001 epochs", "cadence.log": "0 epochs"})
+    assert (spans.resolve(tiny, 10).cadence.save, spans.resolve(tiny, 10).cadence.log) == (1, 0)
+    frozen = config.load(recipe, {"model.stage": "full", "model.fix_global": "10 epochs"})
+    assert spans.resolve(frozen, 250).model.fix_global == 2500
     with pytest.raises(ConfigError, match="nothing to train"):
         both = {"schedule.constant": "0", "schedule.decay": "0"}
         spans.resolve(config.load(recipe, both), 10)

@@ -6,12 +6,15 @@ import shutil
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from shards.augment import Preprocess
 from shards.index import ShardSet, open_shards
+from shards.census import MAX_LISTED_SIZES
 from shards.pack import pack
 from shards.records import DataError
-from tests.shards.sources import flip_byte, label_source, pair_source
+from tests.shards.sources import flip_byte, label_source, pair_source, save
 
 
 @pytest.fixture
@@ -58,6 +61,69 @@ def test_wrong_needs_are_refused(packed, tmp_path):
     pack(label_source(tmp_path / "source", 1, inst=False), tmp_path / "out", workers=1)
     with pytest.raises(DataError, match="holds no instance maps"):
         open_shards(tmp_path / "out").require("labels", inst=True)
+
+
+def packed_sizes(folder: Path, *sizes: tuple[int, int]) -> ShardSet:
+    """A set with one sample of each (width, height)."""
+    for number, (width, height) in enumerate(sizes):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        for side in "AB":
+            save(folder / f"source/train_{side}/{number:03d}.png", pixels)
+    pack(folder / "source", folder / "set", workers=1)
+    return open_shards(folder / "set")
+
+
+@pytest.mark.parametrize(
+    "options, least",
+    [
+        ({"mode": "none"}, (30, 16)),
+        ({"mode": "crop", "crop_size": (16, 30)}, (30, 16)),
+        ({"mode": "resize_and_crop", "load_size": 50, "crop_size": (50, 40)}, (40, 50)),
+        ({"mode": "scale_width", "load_size": 20}, (20, 8)),
+        ({"mode": "scale_width_and_crop", "load_size": 20, "crop_size": (8, 20)}, (20, 8)),
+    ],
+)
+def test_the_least_size_that_comes_out(tmp_path, options, least):
+    shard_set = packed_sizes(tmp_path, (40, 16), (30, 60))
+    assert shard_set.require_sizes(Preprocess(**options), micro_batch=1) == least
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        ({"mode": "crop", "crop_size": 17}, "30x16 before .*crop_size=17x17: lower crop_size"),
+        ({"mode": "resize_and_crop", "load_size": 20, "crop_size": 21}, "20x20 before the crop"),
+        ({"mode": "scale_width_and_crop", "load_size": 20, "crop_size": 9}, "20x8 before .*=9x9"),
+    ],
+)
+def test_a_crop_beyond_the_smallest_image_is_refused(tmp_path, options, expected):
+    shard_set = packed_sizes(tmp_path, (40, 16), (30, 60))
+    with pytest.raises(DataError, match=expected) as caught:
+        shard_set.require_sizes(Preprocess(**options), micro_batch=1)
+    assert str(caught.value).startswith(f"{shard_set.path}: ")
+
+
+def test_a_micro_batch_needs_one_size(tmp_path):
+    shard_set = packed_sizes(tmp_path, (40, 16), (30, 60), (20, 8))
+    with pytest.raises(DataError, match="40x16.*micro-batches of 2.*that crops, or batch.micro=1"):
+        shard_set.require_sizes(Preprocess("none"), micro_batch=2)
+    with pytest.raises(DataError, match="40x16, 40x80.*micro-batches of 2"):
+        shard_set.require_sizes(Preprocess("scale_width", load_size=40), micro_batch=2)
+    assert shard_set.require_sizes(Preprocess("crop", crop_size=8), micro_batch=2) == (8, 8)
+
+
+def test_sizes_of_one_aspect_ratio_may_share_a_batch(tmp_path):
+    shard_set = packed_sizes(tmp_path, (40, 16), (20, 8))
+    scaled = Preprocess("scale_width", load_size=10)
+    assert shard_set.require_sizes(scaled, micro_batch=2) == (10, 4)
+
+
+def test_a_size_too_rare_to_be_listed_counts_where_nothing_is_resized(tmp_path):
+    sizes = [(8 + number, 8) for number in range(MAX_LISTED_SIZES)]
+    shard_set = packed_sizes(tmp_path, *sizes, (90, 4))
+    assert (90, 4, 1) not in shard_set.sizes
+    with pytest.raises(DataError, match="8x4 before the crop"):
+        shard_set.require_sizes(Preprocess("crop", crop_size=6), micro_batch=1)
 
 
 def test_pairs_open_as_pairs(tmp_path):

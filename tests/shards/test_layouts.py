@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.layouts import find_conditions, find_records
+from shards.layouts import find_conditions, find_records, image_keys
 from shards.records import DataError
 from tests.shards.sources import label_source, pair_source, save
 
@@ -39,6 +39,12 @@ def test_cityscapes_files_pair_up_in_nested_folders(tmp_path):
     assert record.key == stem
     assert record.files["inst"].name == "aachen_000000_000019_gtFine_instanceIds.png"
     assert record.files["label"].name == "aachen_000000_000019_gtFine_labelIds.png"
+
+
+def test_pairs_keep_the_endings_of_cityscapes(tmp_path):
+    names = ("x_gtFine_color", "x_leftImg8bit")
+    put(tmp_path, *(f"train_{side}/{name}.png" for side in "AB" for name in names))
+    assert [record.key for record in find_records(tmp_path)] == list(names)
 
 
 @pytest.mark.parametrize(
@@ -186,3 +192,26 @@ def test_conditions_need_no_target(tmp_path):
     ]
     pairs = pair_source(tmp_path / "pairs", 1)
     assert list(find_conditions(pairs, "pairs", "train")[0].files) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "layout, looked_for", [("labels", "test_label/"), ("pairs", "test_A/ or A/test/")]
+)
+def test_a_missing_split_is_not_replaced_by_all_there_is(tmp_path, layout, looked_for):
+    label_source(tmp_path, 2)
+    pair_source(tmp_path, 2)
+    with pytest.raises(DataError, match=f"holds no {looked_for} .*it holds train_A, train_B"):
+        find_conditions(tmp_path, layout, "test")
+
+
+def test_a_plain_folder_of_conditions_is_taken_without_its_sub_folders(tmp_path):
+    put(tmp_path, "1.png", "more/2.png", "test_B/1.png")
+    assert [record.key for record in find_conditions(tmp_path, "pairs")] == ["1"]
+
+
+def test_image_keys_follow_the_rule_of_their_member(tmp_path):
+    put(tmp_path, "a/1_leftImg8bit.png", "a/1_gtFine_color.png", "v1.2.png")
+    photo = tmp_path / "a/1_leftImg8bit.png"
+    assert image_keys(tmp_path, "image") == {"a/1": photo, "v1_2": tmp_path / "v1.2.png"}
+    assert set(image_keys(tmp_path, "b")) == {"a/1_leftImg8bit", "a/1_gtFine_color", "v1_2"}
+    assert image_keys(put(tmp_path / "sub", "x_gtFine_color.png"), "image") == {}

@@ -58,11 +58,6 @@ def test_places_are_uniform():
     assert np.abs(counts - num_epochs / num_samples).max() < 75, counts
 
 
-def test_without_shuffling_positions_are_samples():
-    order = Order(5, seed=9, shuffle=False)
-    assert [order.locate(n) for n in (0, 4, 5, 12)] == [(0, 0), (0, 4), (1, 0), (2, 2)]
-
-
 def test_a_permutation_cannot_be_damaged():
     with pytest.raises(ValueError, match="read-only"):
         permutation(4, 0, 0, 0)[0] = 1

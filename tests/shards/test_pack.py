@@ -184,7 +184,7 @@ def test_foreign_folders_are_left_alone(labels_source, tmp_path):
     assert os.listdir(tmp_path) == ["thesis.tex"]
     with pytest.raises(DataError, match="is a file"):
         pack(labels_source, tmp_path / "thesis.tex")
-    with pytest.raises(ValueError, match="shard_mib=0"):
+    with pytest.raises(DataError, match="shard_mib=0"):
         pack(labels_source, tmp_path / "out", shard_mib=0)
 
 
@@ -226,6 +226,7 @@ def start_packing(
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=limit_file_size,
     )
 
@@ -234,23 +235,29 @@ def receipts(out: Path) -> list[Path]:
     return sorted((out / ".pack").glob("*.json"))
 
 
-def interrupt(out: Path, source: Path, workers: int) -> None:
-    """SIGKILL a packing process when a few shards are done."""
+def interrupt(out: Path, source: Path, workers: int, signum: int) -> None:
+    """End a packing process when a few shards are done; a terminal's SIGINT goes to its group."""
     process = start_packing(source, out, workers)
     try:
         wait_until(lambda: len(receipts(out)) >= 3 or process.poll() is not None)
         family = descendants(process.pid)
+        if signum == signal.SIGINT:
+            os.killpg(process.pid, signum)
+            process.communicate(timeout=30)
     finally:
         process.kill()
     process.communicate(timeout=30)
     wait_until(lambda: not alive(family))
-    assert process.returncode == -signal.SIGKILL, "it finished before it was killed"
+    assert process.returncode == -signum, "it finished before it was ended"
 
 
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_pack_goes_on(workers, large_source, large_set, tmp_path):
+def test_an_ended_pack_goes_on(workers, signum, large_source, large_set, tmp_path):
     out = tmp_path / "out"
-    interrupt(out, large_source, workers)
+    interrupt(out, large_source, workers, signum)
+    if signum == signal.SIGINT:
+        assert not list(out.rglob("*.tmp"))
     kept = [out / path.name.removesuffix(".json") for path in receipts(out)]
     written = {path: path.stat().st_mtime_ns for path in kept}
     assert 3 <= len(kept) < 28

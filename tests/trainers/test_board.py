@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.trainers import toy
 from tests.trainers.test_trainer import StopAfter
 from trainers.board import Board, rewound
-from trainers.pictures import grid, to_uint8
+from trainers.pictures import grid
 from trainers.trainer import Cadence
 
 
@@ -73,7 +73,3 @@ def test_grid_scales_down_and_keeps_order() -> None:
     picture = grid({"condition": black, "real": white}, width=32)
     assert picture.shape == (3, 2 * 16, 2 * 32)
     assert picture[:, :, :32].max() == 0 and picture[:, :, 32:].min() == 255
-
-
-def test_to_uint8_rounds_and_clamps() -> None:
-    assert to_uint8(torch.tensor([-2.0, -1.0, 0.0, 0.999, 2.0])).tolist() == [0, 0, 128, 255, 255]

@@ -29,7 +29,8 @@ from nets.generators import GlobalGenerator, LocalEnhancer
 from nets.init import init_normal
 from nets.remat import PRESETS, Memory
 from nets.waist import Critic, Terms, narrow_waist
-from trainers.gan import GAN, Batch, Needs, Phase, Settings
+from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.settings import Settings, Span
 
 
 class Config(Settings):
@@ -79,17 +80,20 @@ class Config(Settings):
     """File with its ImageNet weights: safetensors, or torchvision's .pth."""
     vgg_normalize: bool = False
     """Give it images with ImageNet's mean and deviation (the original does not)."""
-    fix_global: int = Field(0, ge=0)
-    """Number of images for which stage full trains the enhancers alone."""
+    fix_global: Span = 0
+    """Images (or "10 epochs") for which stage full trains the enhancers alone."""
     memory: Memory = "none"
     """Recomputation for memory, the same gradients: from fastest to smallest."""
 
     @property
     def needs(self) -> Needs:
         """What the data set must hold."""
+        # Padded to the stride, an image must leave the innermost residual blocks two pixels.
+        min_side = 2 ** (self.num_downsamples + (self.stage == "full") * self.num_enhancers) + 1
         if self.condition == "rgb":
-            return Needs("pairs")
-        return Needs("labels", self.num_labels, inst=self.edges or self.encoder)
+            return Needs("pairs", min_side)
+        inst = self.edges or self.encoder
+        return Needs("labels", min_side, self.num_labels, inst)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
