@@ -36,6 +36,7 @@ class Commands:
         layout: str = "auto",
         split: str = "train",
         num_labels: str = "",
+        shard_mib: str = "256",
         workers: str = "0",
     ) -> Plan:
         """Pack a folder of images into tar shards, or build the sample data set `earth`.
@@ -47,11 +48,14 @@ class Commands:
             layout: labels (pix2pixHD), pairs (A/B), or auto.
             split: train, test, val ...: which part of the source.
             num_labels: refuse label ids that are not below this number.
+            shard_mib: about how large a shard becomes, in MiB.
             workers: processes; 0 for one per core.
         """
         from launcher import packing
 
-        counts = integers("pack", num_labels=num_labels or "0", workers=workers)
+        counts = integers(
+            "pack", num_labels=num_labels or "0", shard_mib=shard_mib, workers=workers
+        )
         return Plan(lambda: packing.pack(Path(source), Path(out), layout, split, **counts))
 
     def verify(self, shards: str) -> Plan:

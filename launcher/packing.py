@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from launcher.terminal import progress_bar
@@ -11,17 +10,29 @@ EARTH = "earth"
 
 
 def pack(
-    source: Path, out: Path, layout: str, split: str, num_labels: int, workers: int
+    source: Path,
+    out: Path,
+    layout: str,
+    split: str,
+    num_labels: int,
+    shard_mib: int,
+    workers: int,
 ) -> None:
     """Pack one split of a source folder; the word `earth` builds the sample data set."""
     if str(source) == EARTH:
-        pack_earth(out, workers)
+        pack_earth(out, shard_mib, workers)
     else:
-        pack_folder(source, out, layout, split, num_labels, workers)
+        pack_folder(source, out, layout, split, num_labels, shard_mib, workers)
 
 
 def pack_folder(
-    source: Path, out: Path, layout: str, split: str, num_labels: int, workers: int
+    source: Path,
+    out: Path,
+    layout: str,
+    split: str,
+    num_labels: int,
+    shard_mib: int,
+    workers: int,
 ) -> None:
     from shards.pack import pack
 
@@ -33,13 +44,14 @@ def pack_folder(
             layout=layout,
             split=split,
             num_labels=num_labels or None,
-            workers=workers or os.cpu_count() or 1,
+            shard_mib=shard_mib,
+            workers=workers or None,
             progress=move,
         )
     print(f"{out}: {manifest.num_samples} samples in {len(manifest.shards)} shards.")
 
 
-def pack_earth(out: Path, workers: int) -> None:
+def pack_earth(out: Path, shard_mib: int, workers: int) -> None:
     """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards."""
     from shards.samples import earth
 
@@ -48,8 +60,9 @@ def pack_earth(out: Path, workers: int) -> None:
     with bar:
         earth.build(images, progress=move)
     for split in ("train", "test"):
-        pack_folder(images, out / split, "labels", split, earth.NUM_LABELS, workers)
-        pack_folder(images / "tiles", out / f"tiles-{split}", "pairs", split, 0, workers)
+        labels, tiles = out / split, out / f"tiles-{split}"
+        pack_folder(images, labels, "labels", split, earth.NUM_LABELS, shard_mib, workers)
+        pack_folder(images / "tiles", tiles, "pairs", split, 0, shard_mib, workers)
 
 
 def verify(shards: Path) -> int:

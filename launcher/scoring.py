@@ -2,67 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from shards.records import DataError
+from shards.images import decode, size_of
+from shards.layouts import image_keys
+from shards.records import DataError, size_text
 
 Pixels = np.ndarray
+"""uint8 [H, W, 3], or one colour [3]."""
 
 
 def score(pictures: Path, photos: Path) -> int:
-    """Print mean absolute errors on the 0..1 scale; 1 when a constant colour does as well."""
+    """Print mean absolute errors on the 0..1 scale; 1 when a constant colour does as well.
+
+    Raises DataError for a picture without a photo of its size."""
     pairs = matched(pictures, photos)
-    ours = weighted(np.abs(a - b).mean() for a, b in read(pairs))
-    colour = best_constant(real for _, real in read(pairs))
-    constant = weighted(np.abs(real - colour).mean() for _, real in read(pairs))
+    ours = mean(error(picture, photo) for picture, photo in read(pairs))
+    colour = best_constant(photo for _, photo in read(pairs))
+    constant = mean(error(photo, colour) for _, photo in read(pairs))
     better = ours < constant
+    verdict = "better" if better else "NOT better"
+    if constant > 0:  # it is 0 where all photos have one colour
+        verdict += f", ratio {ours / constant:.2f}"
     print(
         f"mean absolute error over {len(pairs)} pictures: {ours:.4f}; "
-        f"best constant colour: {constant:.4f} "
-        f"({'better' if better else 'NOT better'}, ratio {ours / constant:.2f})"
+        f"best constant colour: {constant:.4f} ({verdict})"
     )
     return 0 if better else 1
 
 
 def matched(pictures: Path, photos: Path) -> list[tuple[Path, Path]]:
-    """Files of both folders by stem."""
-    ours = {path.stem: path for path in sorted(pictures.glob("*.png"))}
-    real = {path.stem: path for path in sorted(photos.iterdir()) if path.is_file()}
+    """(picture, photo) by the keys under which `translate` writes pictures."""
+    ours, real = image_keys(pictures, "b"), image_keys(photos, "b")
+    if not ours.keys() <= real.keys():
+        real = image_keys(photos, "image")  # photos of Cityscapes have an ending that keys lack
     missing = sorted(ours.keys() - real.keys())
     if not ours or missing:
-        what = f"no photo for {missing[0]}" if missing else f"no PNG in {pictures}"
+        what = f"{photos} holds no photo of {missing[0]}" if ours else f"{pictures} holds no picture"
         raise DataError(f"score: {what}; give the folder of `translate` and that of its photos.")
-    return [(ours[stem], real[stem]) for stem in ours]
+    return [(ours[key], real[key]) for key in sorted(ours)]
 
 
-def read(pairs: list[tuple[Path, Path]]):
-    """Pairs as float arrays [H, W, 3] in 0..1; pictures of another size are refused."""
+def read(pairs: list[tuple[Path, Path]]) -> Iterator[tuple[Pixels, Pixels]]:
+    """The pixels of both; pictures of another size are refused."""
     for paths in pairs:
-        a, b = (load(path) for path in paths)
-        if a.shape != b.shape:
-            raise DataError(f"score: {paths[0]} is {a.shape[:2]}, its photo {b.shape[:2]}.")
-        yield a, b
+        picture, photo = (decode(path.read_bytes(), "image", str(path)) for path in paths)
+        if picture.shape != photo.shape:
+            raise DataError(
+                f"score: {paths[0]} is {size_text(size_of(picture))}, but {paths[1]} is "
+                f"{size_text(size_of(photo))}: resize the photos."
+            )
+        yield picture, photo
 
 
-def load(path: Path) -> Pixels:
-    with Image.open(path, formats=("PNG", "JPEG")) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+def error(one: Pixels, two: Pixels) -> float:
+    """Mean absolute difference, 0..1."""
+    return float(np.abs(one.astype(np.float32) - two).mean()) / 255
 
 
-def best_constant(photos) -> Pixels:
+def best_constant(photos: Iterable[Pixels]) -> Pixels:
     """The colour with the least absolute error: each channel's median over all photos."""
     counts = np.zeros((3, 256), dtype=np.int64)
     for photo in photos:
         for channel in range(3):
-            values = np.round(photo[..., channel] * 255).astype(np.int64)
-            counts[channel] += np.bincount(values.ravel(), minlength=256)
+            counts[channel] += np.bincount(photo[..., channel].ravel(), minlength=256)
     totals = counts.cumsum(axis=1)
-    return np.array([np.searchsorted(t, t[-1] / 2) for t in totals], dtype=np.float32) / 255
+    return np.array([np.searchsorted(t, t[-1] / 2) for t in totals], dtype=np.uint8)
 
 
-def weighted(errors) -> float:
-    """Mean over pictures."""
+def mean(errors: Iterable[float]) -> float:
     return float(np.mean(list(errors)))

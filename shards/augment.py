@@ -72,15 +72,35 @@ class Preprocess:
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of a sample of that size after apply()."""
-        return self._crop_size() if self.crops else self._resized(width, height)
+        return self._crop_size() if self.crops else self.resized(width, height)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of a sample of that size before it is cropped."""
+        if not self.resizes:
+            return width, height
+        if self.mode.startswith("scale_width"):
+            return self.load_size, max(1, self.load_size * height // width)
+        return _width_height(self.load_size)
+
+    def check_crop(self, size: tuple[int, int], where: str) -> None:
+        """Raise DataError if the crop exceeds `size`, the (width, height) that `where` has then."""
+        if not self.crops:
+            return
+        crop = self._crop_size()
+        if size[0] < crop[0] or size[1] < crop[1]:
+            raise DataError(
+                f"{where} is {size_text(size)} before the crop, smaller than "
+                f"data.preprocess.crop_size={size_text(crop)}: lower crop_size or raise load_size"
+            )
 
     def apply(self, pixels: dict[str, np.ndarray], draw: int, where: str) -> dict[str, np.ndarray]:
         """Bring all images of one sample to size.
 
         pixels: arrays [H, W] (ids) or [H, W, 3] (pictures) of one size; draw: 64 random bits;
         where: what errors call the sample. Raises DataError if the crop exceeds the image."""
-        size = self._resized(*size_of(next(iter(pixels.values()))))
-        left, top, right, bottom = self._box(size, draw, where)
+        size = self.resized(*size_of(next(iter(pixels.values()))))
+        self.check_crop(size, where)
+        left, top, right, bottom = self._box(size, draw)
         mirror = self.flip and hash64(draw, 2) >> 63 == 1
         step = -1 if mirror else 1
         return {
@@ -102,27 +122,15 @@ class Preprocess:
                 f"data.preprocess.{name}={side}: give a positive integer or (height, width)"
             )
 
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        if not self.resizes:
-            return width, height
-        if self.mode.startswith("scale_width"):
-            return self.load_size, max(1, self.load_size * height // width)
-        return _width_height(self.load_size)
-
     def _crop_size(self) -> tuple[int, int]:
         return _width_height(self.crop_size)
 
-    def _box(self, size: tuple[int, int], draw: int, where: str) -> tuple[int, int, int, int]:
+    def _box(self, size: tuple[int, int], draw: int) -> tuple[int, int, int, int]:
         """(left, top, right, bottom) of the part that is kept."""
         if not self.crops:
             return 0, 0, *size
         crop = self._crop_size()
         spare = (size[0] - crop[0], size[1] - crop[1])
-        if min(spare) < 0:
-            raise DataError(
-                f"{where} is {size_text(size)} before the crop, smaller than "
-                f"data.preprocess.crop_size={size_text(crop)}: lower crop_size or raise load_size"
-            )
         if self.random_crop:
             left, top = (hash64(draw, axis) % (spare[axis] + 1) for axis in (0, 1))
         else:

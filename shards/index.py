@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from shards.augment import Preprocess
 from shards.census import LabelUse, check_label_uses
 from shards.manifest import INDEX_FILE, Manifest, read_manifest, shard_name
-from shards.records import DataError
+from shards.records import DataError, size_text
 
 Columns = dict[str, Any]
 _FIELDS = ("extension", "offset", "size", "crc32")
@@ -103,6 +104,26 @@ class ShardSet:
             )
         if num_labels is not None:
             check_label_uses(self.label_ids, num_labels, self.path)
+
+    def require_sizes(self, preprocess: Preprocess, micro_batch: int) -> tuple[int, int]:
+        """The least width and the least height, maybe of two images, that come out of
+        `preprocess`.
+
+        Raises DataError if a crop exceeds an image, or if the images of a micro-batch would
+        differ in size. Where images are scaled, sizes too rare to be listed are not looked at."""
+        resized = {preprocess.resized(width, height) for width, height, _ in self.sizes}
+        least = self.manifest.min_size
+        if preprocess.resizes:
+            least = (min(width for width, _ in resized), min(height for _, height in resized))
+        preprocess.check_crop(least, f"{self.path}: the least width x height")
+        if micro_batch > 1 and len(resized) > 1 and not preprocess.crops:
+            examples = ", ".join(map(size_text, sorted(resized)[:3]))
+            raise DataError(
+                f"{self.path} gives images of {len(resized)} sizes ({examples}), but "
+                f"micro-batches of {micro_batch} need one size: choose a data.preprocess.mode "
+                f"that crops, or batch.micro=1"
+            )
+        return preprocess.output_size(*least)
 
 
 def open_shards(path: Path) -> ShardSet:

@@ -3,14 +3,15 @@
     labels  SOURCE/{split}_label/  SOURCE/{split}_inst/ (optional)  SOURCE/{split}_img/
     pairs   SOURCE/{split}_A/ SOURCE/{split}_B/, or A/{split}/ B/{split}/, or A/ B/
 
-A key is the file's path below its folder, without extension and without the endings that the
-files of Cityscapes carry. webdataset splits names at the first dot, so dots become underscores.
+A key is the file's path below its folder, without extension and, in layout labels, without the
+endings that the files of Cityscapes carry. webdataset splits names at the first dot, so dots
+become underscores.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shards.records import LAYOUTS, OPTIONAL_MEMBERS, DataError, Record
@@ -26,7 +27,7 @@ CITYSCAPES_ENDINGS = {
     "_gtFine_labelTrainIds": "",
     "_gtFine_color": "",
 }
-"""Ending of a stem -> the member that it marks; other members' files are passed over."""
+"""Ending of a stem -> the member of layout labels that it marks; others' files are passed over."""
 
 
 def find_records(source: Path, layout: str = "auto", split: str = "train") -> list[Record]:
@@ -42,15 +43,32 @@ def find_conditions(source: Path, layout: str, split: str = "test") -> list[Reco
     """What a generator translates: records without the picture that it is to paint.
 
     SOURCE holds {split}_label/ and optionally {split}_inst/ (labels), {split}_A/ or A/{split}/
-    (pairs), or is itself the folder of label maps or of pictures."""
+    (pairs), or itself the files to translate. Raises DataError if it holds none of these."""
     source = _source(source)
     condition = LAYOUTS[layout][0]
-    for folders in _arrangements(source, split)[layout]:
+    choices = _arrangements(source, split)[layout]
+    for folders in choices:
         if folders[condition].is_dir():
             wanted = {member: path for member, path in folders.items() if path.is_dir()}
             wanted.pop(LAYOUTS[layout][-1], None)
             return _pair_up(source, layout, wanted)
-    return _pair_up(source, layout, {condition: source})
+    # Sub-folders stay out: they may be other splits, or the pictures to be painted.
+    files = _keyed_files(_image_files(source, source, recursive=False), source, condition)
+    if not files:
+        names = (f"{folders[condition].relative_to(source)}/" for folders in choices)
+        raise DataError(
+            f"{source} holds no {' or '.join(names)} and no image itself (it holds "
+            f"{_sub_folders(source)}): give another split or the folder of the {condition} images"
+        )
+    return [Record(key, {condition: files[key]}) for key in sorted(files)]
+
+
+def image_keys(folder: Path, member: str) -> dict[str, Path]:
+    """Key -> file of a folder, and those below it, that holds one member of the samples.
+
+    Files that are another member's are passed over, so it may be empty."""
+    folder = _source(folder)
+    return _keyed_files(_image_files(folder, folder), folder, member)
 
 
 def _source(source: Path) -> Path:
@@ -104,15 +122,19 @@ def _looked_for(source: Path, candidates: dict[str, list[dict[str, Path]]]) -> s
         for choices in candidates.values()
         for folders in choices
     ]
-    present = sorted(path.name for path in source.iterdir() if path.is_dir())[:8]
     return (
         f"does not hold the folders looked for ({', or '.join(choices)}); "
-        f"it holds {', '.join(present) or 'no folders'}"
+        f"it holds {_sub_folders(source)}"
     )
 
 
+def _sub_folders(source: Path) -> str:
+    present = sorted(path.name for path in source.iterdir() if path.is_dir())[:8]
+    return ", ".join(present) or "no folders"
+
+
 def _pair_up(source: Path, layout: str, folders: dict[str, Path]) -> list[Record]:
-    files = {member: _keyed_files(source, folders[member], member) for member in folders}
+    files = {member: _member_files(source, folders[member], member) for member in folders}
     first, *others = folders
     for other in others:
         _check_same_keys(source, folders, files, first, other)
@@ -139,10 +161,17 @@ def _check_same_keys(
             )
 
 
-def _keyed_files(source: Path, folder: Path, member: str) -> dict[str, Path]:
+def _member_files(source: Path, folder: Path, member: str) -> dict[str, Path]:
     _check_contained(source, folder)
+    files = _keyed_files(_image_files(source, folder), folder, member)
+    if not files:
+        raise DataError(f"{folder} holds no PNG or JPEG file: put the {member} images there")
+    return files
+
+
+def _keyed_files(paths: Iterable[Path], folder: Path, member: str) -> dict[str, Path]:
     keyed: dict[str, Path] = {}
-    for path in _image_files(source, folder):
+    for path in paths:
         key = _key(path, folder, member)
         if key is None:
             continue
@@ -152,15 +181,14 @@ def _keyed_files(source: Path, folder: Path, member: str) -> dict[str, Path]:
                 f"dots become underscores): rename one"
             )
         keyed[key] = path
-    if not keyed:
-        raise DataError(f"{folder} holds no PNG or JPEG file: put the {member} images there")
     return keyed
 
 
 def _key(path: Path, folder: Path, member: str) -> str | None:
     """Key of a file, or None where its ending marks it as another member's."""
     stem = path.relative_to(folder).with_suffix("").as_posix()
-    for ending, owner in CITYSCAPES_ENDINGS.items():
+    endings = CITYSCAPES_ENDINGS if member in LAYOUTS["labels"] else {}
+    for ending, owner in endings.items():
         if stem.endswith(ending):
             if owner != member:
                 return None
@@ -171,10 +199,10 @@ def _key(path: Path, folder: Path, member: str) -> str | None:
     return key
 
 
-def _image_files(source: Path, folder: Path) -> Iterator[Path]:
+def _image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[Path]:
     """Image files below a folder, in no fixed order; hidden and other files are passed over."""
     for parent, folder_names, file_names in os.walk(folder):
-        folder_names[:] = [name for name in folder_names if not name.startswith(".")]
+        folder_names[:] = [name for name in folder_names if recursive and name[0] != "."]
         for name in folder_names:
             if os.path.islink(os.path.join(parent, name)):
                 raise DataError(f"{parent}/{name} is a link to a folder: copy the folder there")

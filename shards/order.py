@@ -26,7 +26,6 @@ class Order:
     num_samples: int
     seed: int
     domain: int = 0
-    shuffle: bool = True
 
     def __post_init__(self) -> None:
         assert self.num_samples > 0, self.num_samples
@@ -34,8 +33,6 @@ class Order:
     def locate(self, position: int) -> tuple[int, int]:
         """(epoch, sample index) at a position >= 0."""
         epoch, rank_in_epoch = divmod(position, self.num_samples)
-        if not self.shuffle:
-            return epoch, rank_in_epoch
         order = permutation(self.num_samples, self.seed, self.domain, epoch)
         return epoch, int(order[rank_in_epoch])
 

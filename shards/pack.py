@@ -50,7 +50,7 @@ def pack(
     The same input gives the same bytes. Raises DataError for anything wrong with the data or the
     disk; `out` then still holds no manifest, and the finished shards are kept for the next run."""
     if shard_mib < 1:
-        raise ValueError(f"shard_mib={shard_mib}: a shard needs at least 1 MiB")
+        raise DataError(f"shard_mib={shard_mib}: a shard needs at least 1 MiB")
     source, out = Path(source), Path(out)
     jobs = _plan(find_records(source, layout, split), out, num_labels, shard_mib * 2**20)
     if (out / MANIFEST_FILE).exists():

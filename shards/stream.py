@@ -42,17 +42,16 @@ def batches(
     rank: int,
     world: int,
     start: int = 0,
-    stop: int | None = None,
     workers: int = 2,
     pin: bool = False,
     seed: int,
 ) -> Iterator[Batch]:
-    """The micro-batches of one rank, from position `start` on, endless or until `stop`.
+    """The micro-batches of one rank, from position `start` on, without end.
 
     Each is {"label": uint8 [N,1,H,W], "inst": int32 [N,1,H,W], "image": uint8 [N,3,H,W]} or
-    {"a", "b": uint8 [N,3,H,W]}, and "keys": list of N. Batches are always whole: the last one is
-    that which reaches `stop`. Raises ValueError if the numbers do not divide each other, and
-    DataError (at once, or while iterating) for what is wrong with the data."""
+    {"a", "b": uint8 [N,3,H,W]}, and "keys": list of N. Raises ValueError if the numbers do not
+    divide each other, and DataError (at once, or while iterating) for what is wrong with the
+    data."""
     if global_batch % world:
         raise ValueError(
             f"a global batch of {global_batch} cannot be shared by {world} processes: choose a "
@@ -63,33 +62,9 @@ def batches(
             f"the {global_batch // world} samples of each process cannot be cut into "
             f"micro-batches of {micro_batch}: choose a divisor"
         )
-    positions = _Positions(start, stop, global_batch, micro_batch, rank, world)
+    positions = _Positions(start, global_batch, micro_batch, rank, world)
     stream = _Stream(Reader(shard_set), order, preprocess, seed)
     return _load(stream, positions, micro_batch, workers, pin)
-
-
-def evaluation_batches(
-    shard_set: ShardSet,
-    preprocess: Preprocess,
-    *,
-    micro_batch: int,
-    rank: int = 0,
-    world: int = 1,
-    stop: int | None = None,
-    workers: int = 2,
-    pin: bool = False,
-) -> Iterator[Batch]:
-    """Every sample (or the first `stop`) once, in the order of keys, without chance.
-
-    All ranks get equally many micro-batches: at the end they are padded with the last sample,
-    and "valid", bool [N], is False there."""
-    num_samples = min(stop or shard_set.num_samples, shard_set.num_samples)
-    positions = _Positions(0, num_samples, micro_batch * world, micro_batch, rank, world)
-    order = Order(shard_set.num_samples, seed=0, shuffle=False)
-    stream = _Stream(Reader(shard_set), order, preprocess.deterministic(), 0, last=num_samples - 1)
-    loaded = _load(stream, positions, micro_batch, workers, pin)
-    for chunk, batch in zip(positions, loaded):
-        yield batch | {"valid": torch.tensor([position < num_samples for position in chunk])}
 
 
 def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Batch:
@@ -109,7 +84,9 @@ def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Ba
 
 
 def check_shared_memory(num_bytes: int, folder: str = "/dev/shm") -> None:
-    """Raise DataError if the workers' finished batches will not fit into shared memory."""
+    """Raise DataError if the workers' finished batches will not fit into shared memory.
+
+    This looks at one process: all processes of a machine share what is free."""
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize
     if num_bytes > free:
@@ -124,7 +101,6 @@ class _Positions(Iterable[list[int]]):
     """The positions of a rank's micro-batches."""
 
     start: int
-    stop: int | None
     global_batch: int
     micro_batch: int
     rank: int
@@ -133,7 +109,7 @@ class _Positions(Iterable[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         share = self.global_batch // self.world
         base = self.start
-        while self.stop is None or base < self.stop:
+        while True:
             first = base + self.rank * share
             for begin in range(first, first + share, self.micro_batch):
                 yield list(range(begin, begin + self.micro_batch))
@@ -150,30 +126,19 @@ class _Failure:
 class _Stream(Dataset):
     """Maps the positions of a micro-batch to the batch."""
 
-    def __init__(
-        self,
-        reader: Reader,
-        order: Order,
-        preprocess: Preprocess,
-        seed: int,
-        last: int | None = None,
-    ) -> None:
+    def __init__(self, reader: Reader, order: Order, preprocess: Preprocess, seed: int) -> None:
         self.reader = reader
         self.order = order
         self.preprocess = preprocess
         self.seed = seed
-        self.last = last
 
     def __getitem__(self, positions: list[int]) -> Batch | _Failure:
         try:
-            located = [self.order.locate(self._clipped(position)) for position in positions]
+            located = [self.order.locate(position) for position in positions]
             keys = [self.reader.shard_set.keys[sample] for _, sample in located]
             return collate([self._sample(epoch, sample) for epoch, sample in located], keys)
         except DataError as error:
             return _Failure(str(error))
-
-    def _clipped(self, position: int) -> int:
-        return position if self.last is None else min(position, self.last)
 
     def _sample(self, epoch: int, sample: int) -> dict[str, np.ndarray]:
         shard_set = self.reader.shard_set
@@ -197,6 +162,7 @@ def _load(
         multiprocessing_context=context() if workers else None,
         worker_init_fn=watch_parent if workers else None,
         pin_memory=pin,
+        generator=torch.Generator(),  # it draws a seed, by default from the trainer's generator
     )
     loaded = _unwrap(loader)
     # Workers that still wait for work at the interpreter's exit would never be joined.

@@ -105,7 +105,7 @@ def test_a_crop_beyond_the_smallest_image_is_refused(tmp_path, options, expected
 
 def test_a_micro_batch_needs_one_size(tmp_path):
     shard_set = packed_sizes(tmp_path, (40, 16), (30, 60), (20, 8))
-    with pytest.raises(DataError, match="40x16.*micro-batches of 2.*that crops, or batch.micro=1"):
+    with pytest.raises(DataError, match="20x8, 30x60, 40x16.*micro-batches of 2.*that crops, or batch.micro=1"):
         shard_set.require_sizes(Preprocess("none"), micro_batch=2)
     with pytest.raises(DataError, match="40x16, 40x80.*micro-batches of 2"):
         shard_set.require_sizes(Preprocess("scale_width", load_size=40), micro_batch=2)

@@ -241,12 +241,11 @@ def interrupt(out: Path, source: Path, workers: int, signum: int) -> None:
     try:
         wait_until(lambda: len(receipts(out)) >= 3 or process.poll() is not None)
         family = descendants(process.pid)
-        if signum == signal.SIGINT:
-            os.killpg(process.pid, signum)
-            process.communicate(timeout=30)
+        send = os.killpg if signum == signal.SIGINT else os.kill
+        send(process.pid, signum)
+        process.communicate(timeout=30)
     finally:
         process.kill()
-    process.communicate(timeout=30)
     wait_until(lambda: not alive(family))
     assert process.returncode == -signum, "it finished before it was ended"
 

@@ -63,6 +63,12 @@ def test_a_resumed_run_continues_one_curve(tmp_path: Path) -> None:
     assert [event.step for event in events(tmp_path).Scalars("G/l1")] == [4, 8, 12, 16, 20]
 
 
+def test_a_damaged_history_does_not_stop_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"images": 4}\n\0\0\0\n{"images": 8}\n')
+    assert rewound(path, 100).read_text() == '{"images": 4}\n'
+
+
 def test_rewound_leaves_a_missing_file_alone(tmp_path: Path) -> None:
     assert not rewound(tmp_path / "metrics.jsonl", 5).exists()
 

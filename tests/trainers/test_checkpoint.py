@@ -31,6 +31,32 @@ def test_keeps_the_last_ones_and_marked_ones(tmp_path: Path) -> None:
     assert names(tmp_path) == ["000000012", "000000024", "000000028", "latest"]
 
 
+def test_milestones_need_not_fall_on_a_save(tmp_path: Path) -> None:
+    # Saves at 6, 12, 18 ... images; the first at or after each multiple of 10 stays.
+    plan = toy.recipe(total=36, global_batch=6, cadence=Cadence(log=6, pictures=0, save=6))
+    toy.train(tmp_path, plan, keep=Keep(last=1, every=10))
+    assert names(tmp_path) == ["000000012", "000000024", "000000030", "000000036", "latest"]
+
+
+def test_checkpoints_beyond_a_pointer_that_was_set_back_are_left_alone(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe(total=16, cadence=EVERY_STEP), keep=Keep(last=9, every=0))
+    (tmp_path / "checkpoints" / "latest").write_text("000000004\n")
+    toy.train(tmp_path, toy.recipe(cadence=EVERY_STEP), stop=StopAfter(1), keep=Keep(1, 0))
+    assert names(tmp_path) == ["000000008", "000000012", "000000016", "latest"]
+    assert find(tmp_path).progress.images == 8
+
+
+def test_an_average_that_joins_at_a_resume_starts_from_the_trained_weights(
+    tmp_path: Path,
+) -> None:
+    toy.train(tmp_path, toy.recipe(), stop=StopAfter(3))
+    (find(tmp_path).path / "ema.safetensors").unlink()
+    trainer = toy.trainer_for(tmp_path, toy.recipe())
+    trainer._begin(find(tmp_path), "")
+    for name, average in trainer.ema.shadow.items():
+        assert torch.equal(average, find(tmp_path).weights()[name])
+
+
 def test_nothing_but_plain_data_is_stored(tmp_path: Path) -> None:
     toy.train(tmp_path, toy.recipe())
     folder = find(tmp_path).path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tests.trainers import toy
 from trainers.board import Observer
 from trainers.checkpoint import find
 from trainers.errors import TrainingError
-from trainers.trainer import Cadence
+from trainers.trainer import Cadence, Trainer
 
 
 def assert_same(folder: Path, other: Path, tolerance: float = 0.0) -> None:
@@ -219,6 +221,78 @@ def test_phases_that_are_not_due_are_left_out(tmp_path: Path) -> None:
     batches = trainer.stream(0)
     names = [set(trainer.step([next(batches)])) for _ in range(3)]
     assert [any("player D" in n for n in step) for step in names] == [True, False, True]
+
+
+def one_rank_work(root: str) -> list[str]:
+    """What one rank alone meets must end all of them: a stop, a NaN, a save that fails."""
+    folder, told = Path(root), []
+    rank = int(os.environ["RANK"])
+    toy.train(folder / "stop", toy.recipe(), stop=StopAfter(2 if rank == 1 else 99))
+    told.append(str(find(folder / "stop").progress.step))
+    plan = toy.recipe(cadence=Cadence(log=4, pictures=0, save=4))
+    for name, change in (("nan", poison), ("save", unwritable)):
+        trainer = toy.trainer_for(folder / name, plan)
+        if rank == 1:
+            change(trainer)
+        with pytest.raises((TrainingError, OSError)) as caught:
+            trainer.fit()
+        told.append(str(caught.value))
+    return told
+
+
+def poison(trainer: Trainer) -> None:
+    """NaN in the data from the second step on."""
+    whole = trainer.stream
+
+    def stream(start):
+        for number, batch in enumerate(whole(start)):
+            yield batch if number < 1 else batch | {"y": batch["y"] * float("nan")}
+
+    trainer.stream = stream
+
+
+def unwritable(trainer: Trainer) -> None:
+    """The second checkpoint of this rank meets a limit on the size of files."""
+    write, calls = trainer.store._write, []
+
+    def limited(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        return write(*arguments)
+
+    trainer.store._write = limited
+
+
+def test_what_one_rank_meets_ends_all_ranks_alike(tmp_path: Path) -> None:
+    first, second = gang.run(2, one_rank_work, str(tmp_path))
+    assert first[0] == second[0] == "2"
+    assert first[1] == second[1] and "Not finite at step 2: loss G/l1 of player G" in first[1]
+    assert "could not be written" in second[2] and first[2] == "Another rank failed: its log has the reason."
+    assert find(tmp_path / "nan").progress.step == find(tmp_path / "save").progress.step == 1
+
+
+def drifting_work(folder: str) -> str:
+    """A replica that drifts during training is found at the next checkpoint."""
+    trainer = toy.trainer_for(Path(folder), toy.recipe(cadence=Cadence(log=4, pictures=0, save=8)))
+    step = trainer.step
+
+    def drift(micro_batches):
+        watched = step(micro_batches)
+        if trainer.backend.rank == 1:
+            trainer.gan.nets["D"].bias.data += 1e-3
+        return watched
+
+    trainer.step = drift
+    with pytest.raises(TrainingError) as caught:
+        trainer.fit()
+    return str(caught.value)
+
+
+def test_a_replica_that_drifts_is_found_before_anything_is_saved(tmp_path: Path) -> None:
+    for message in gang.run(2, drifting_work, str(tmp_path)):
+        assert "replicas have drifted apart: D.bias" in message
+    assert find(tmp_path) is None
 
 
 class Broken(Exception):
