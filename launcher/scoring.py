@@ -40,9 +40,13 @@ def matched(pictures: Path, photos: Path) -> list[tuple[Path, Path]]:
     if not ours.keys() <= real.keys():
         real = image_keys(photos, "image")  # photos of Cityscapes have an ending that keys lack
     missing = sorted(ours.keys() - real.keys())
-    if not ours or missing:
-        what = f"{photos} holds no photo of {missing[0]}" if ours else f"{pictures} holds no picture"
-        raise DataError(f"score: {what}; give the folder of `translate` and that of its photos.")
+    if not ours:
+        raise DataError(f"score: {pictures} holds no picture; give the folder of `translate`.")
+    if missing:
+        raise DataError(
+            f"score: {photos} holds no photo of {len(missing)} pictures (first: {missing[0]}); "
+            f"give the folder with the photos of {pictures}."
+        )
     return [(ours[key], real[key]) for key in sorted(ours)]
 
 

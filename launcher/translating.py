@@ -10,8 +10,7 @@ import torch
 from launcher.config import Config, ConfigError
 from launcher.config import build as build_config
 from launcher.terminal import progress_bar
-from launcher.wiring import PRECISIONS, build, checkpoint_at
-from shards.augment import Preprocess
+from launcher.wiring import PRECISIONS, build, checkpoint_at, preprocess_of
 from shards.census import label_histogram
 from shards.images import decode_sample
 from shards.layouts import find_conditions
@@ -49,7 +48,7 @@ class Conditions:
 
     def __init__(self, config: Config, source: Path, split: str):
         self.needs = config.model.needs
-        self.preprocess = Preprocess(**config.data.preprocess.model_dump()).uncropped()
+        self.preprocess = preprocess_of(config).uncropped()
         records = find_conditions(source, self.needs.layout, split)
         if self.needs.inst and "inst" not in records[0].files:
             raise ConfigError(

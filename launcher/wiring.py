@@ -35,9 +35,10 @@ def train(config: Config) -> int:
     stop = StopRequest().install()
     with config_errors():
         world = expected_world(config)
-        shards = open_data(config)
+        shards = open_shards(config.data.shards)
         config = spans.resolve(config, shards.num_samples)
         recipe = recipe_of(config, world.size)
+        check_data(config, shards, micro_batch_of(recipe, world.size))
         gan = build(config)
     backend = open_backend(world.size, config.backend.timeout_s)
     try:
@@ -110,12 +111,17 @@ def expected_world(config: Config) -> topology.World:
     return world
 
 
-def open_data(config: Config) -> ShardSet:
-    """The shards, after the checks that need no GPU."""
-    shards = open_shards(config.data.shards)
+def check_data(config: Config, shards: ShardSet, micro_batch: int) -> None:
+    """What the manifest tells about the whole set, before the first sample is read."""
     needs = config.model.needs
     shards.require(needs.layout, num_labels=needs.num_labels, inst=needs.inst)
-    return shards
+    width, height = shards.require_sizes(preprocess_of(config), micro_batch)
+    if min(width, height) < needs.min_side:
+        raise ConfigError(
+            f"{shards.path} has images of {width}x{height} after data.preprocess, but these "
+            f"networks need sides of {needs.min_side} pixels or more: use larger images, or fewer "
+            "model.num_downsamples or model.num_enhancers."
+        )
 
 
 def build(config: Config, training: bool = True) -> GAN:
@@ -162,9 +168,9 @@ def stream_of(
         return batches(
             shards,
             Order(shards.num_samples, config.seed),
-            Preprocess(**config.data.preprocess.model_dump()),
+            preprocess_of(config),
             global_batch=recipe.global_batch,
-            micro_batch=recipe.global_batch // backend.world // recipe.num_micro,
+            micro_batch=micro_batch_of(recipe, backend.world),
             rank=backend.rank,
             world=backend.world,
             start=position,
@@ -174,6 +180,15 @@ def stream_of(
         )
 
     return stream
+
+
+def preprocess_of(config: Config) -> Preprocess:
+    return Preprocess(**config.data.preprocess.model_dump())
+
+
+def micro_batch_of(recipe: Recipe, world: int) -> int:
+    """Images that a rank handles at a time."""
+    return recipe.global_batch // world // recipe.num_micro
 
 
 def start_from(gan: GAN, source: Path, report: bool) -> None:

@@ -4,7 +4,8 @@
 
 Prints one JSON line per preset: median step time, images/s, peak memory (the allocator's on a
 GPU, else the resident set, each preset in a process of its own) and both as ratios to the first
-preset. Batches are made up; without --model.vgg_weights the perceptual network gets random ones.
+preset. One process with batch.total 1 unless told otherwise. Batches are made up; without
+--model.vgg_weights the perceptual network gets random ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import save_file
+from torch import Tensor
 
 from launcher import config as configuration
 from launcher.config import Config
@@ -42,6 +45,7 @@ def main(arguments: list[str]) -> None:
     recipe = next((a for a in arguments if not a.startswith("--")), "earth-full")
     width, height = map(int, flags.pop("size", "2048x1024").split("x"))
     steps = int(flags.pop("steps", "5"))
+    flags.setdefault("batch.total", "1")
     presets = [flags.pop("model.memory")] if "model.memory" in flags else list(PRESETS)
     with tempfile.TemporaryDirectory() as folder:
         flags.setdefault("model.vgg_weights", random_vgg(recipe, flags, Path(folder)))
@@ -69,7 +73,7 @@ def in_own_process(config: Config, size: tuple[int, int], steps: int) -> dict[st
 
 def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, Any]:
     """One line of the table, on this process alone."""
-    config = configuration.build(configuration.yaml.safe_load(config_yaml), "benchmark")
+    config = configuration.build(yaml.safe_load(config_yaml), "benchmark")
     config = resolve(config, num_samples=10**6)
     backend = Backend()
     gan = build(config).to(backend.device)
@@ -78,8 +82,10 @@ def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, An
     # Past fix_global every parameter trains: the larger step.
     trainer.progress.images = getattr(config.model, "fix_global", 0)
     trainer.seat_phases()
-    batch = to_device(made_up(config, size), backend.device)
-    times = [timed(trainer, batch, backend.device) for _ in range(WARM_UP + steps)][WARM_UP:]
+    share = config.batch.total // trainer.recipe.num_micro
+    micro = to_device(made_up(config, share, size), backend.device)
+    batches = [micro] * trainer.recipe.num_micro
+    times = [timed(trainer, batches, backend.device) for _ in range(WARM_UP + steps)][WARM_UP:]
     median = statistics.median(times)
     return {
         "recipe": f"{config.gan} {config.model.stage}",
@@ -96,26 +102,27 @@ def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, An
     }
 
 
-def timed(trainer: Trainer, batch: Batch, device: torch.device) -> float:
+def timed(trainer: Trainer, batches: list[Batch], device: torch.device) -> float:
     started = time.perf_counter()
-    trainer.step([batch])
+    trainer.step(batches)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
-def made_up(config: Config, size: tuple[int, int]) -> Batch:
-    """A raw batch as the stream would give it."""
-    shape = (config.batch.total, 1, *size)
+def made_up(config: Config, count: int, size: tuple[int, int]) -> Batch:
+    """A raw batch as the stream would give it; size: (height, width)."""
     draw = torch.Generator().manual_seed(0)
+
+    def picture() -> Tensor:
+        return torch.randint(0, 256, (count, 3, *size), generator=draw, dtype=torch.uint8)
+
     if config.model.needs.layout == "pairs":
-        shape = (config.batch.total, 3, *size)
-        return {n: torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8) for n in "ab"}
-    blocks = (config.batch.total, 1, size[0] // 16, size[1] // 16)
+        return {"a": picture(), "b": picture()}
+    blocks = (count, 1, size[0] // 16, size[1] // 16)
     label = torch.randint(0, config.model.num_labels, blocks, generator=draw)
     label = label.repeat_interleave(16, 2).repeat_interleave(16, 3)
-    image = torch.randint(0, 256, (shape[0], 3, *size), generator=draw, dtype=torch.uint8)
-    return {"label": label.to(torch.uint8), "inst": label.int() * 1000, "image": image}
+    return {"label": label.to(torch.uint8), "inst": label.int() * 1000, "image": picture()}
 
 
 def device_name(device: torch.device) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
+from nets.perceptual import Vgg
 from tests.launcher.sample import make_source, organza, start, write_recipe
 from trainers.checkpoint import find
 
@@ -108,6 +111,55 @@ def test_any_size_is_translated_at_its_own_size(runs: Path, tmp_path: Path) -> N
     assert Image.open(tmp_path / "out" / "odd.png").size == (50, 37)
 
 
+SHORT = {"schedule": {"constant": 4, "decay": 0}, "cadence": {"log": 2, "pictures": 4, "save": 2}}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["--model.encoder=true", "--model.encoder_ngf=4", "--model.num_encoder_downsamples=2"],
+        ["--model.edges=false", "--model.gan_loss=hinge", "--precision=bf16", "--optim.clip=1"],
+        ["--model.gan_loss=bce", "--precision=fp16", "--batch.micro=1", "--model.lambda_feat=0"],
+        ["--data.preprocess.mode=resize_and_crop", "--data.preprocess.load_size=[40, 72]",
+         "--data.preprocess.crop_size=[32, 64]", "--model.memory=whole+strips"],
+        ["--data.preprocess.mode=scale_width", "--data.preprocess.load_size=50"],
+    ],
+    ids=["encoder", "hinge-bf16-clip", "bce-fp16-accumulation", "resized", "scaled-padded"],
+)
+def test_other_configurations_train_resume_and_translate(
+    shards: Path, tmp_path: Path, overrides: list[str]
+) -> None:
+    recipe = write_recipe(tmp_path, shards, **SHORT)
+    for total in (2, 4):  # the second command resumes the first
+        status, output = organza("train", recipe, *overrides, f"--schedule.constant={total}")
+        assert status == 0, output
+    assert find(tmp_path / "run-coarse").progress.images == 4
+    source = shards.parent / "source"
+    status, output = organza("translate", tmp_path / "run-coarse", source, tmp_path / "out")
+    assert status == 0 and len(list((tmp_path / "out").iterdir())) == 6, output
+
+
+def test_pictures_are_translated_to_pictures_with_a_perceptual_loss(tmp_path: Path) -> None:
+    """An A/B folder and a VGG file, as for RGB conditions."""
+    make_source(tmp_path / "source", count=2)
+    for name, member in (("A", "label"), ("B", "img")):
+        for split in ("train", "test"):
+            pictures = tmp_path / "source" / f"{split}_{member}"
+            pictures.rename(tmp_path / "source" / f"{split}_{name}")
+    status, output = organza("pack", tmp_path / "source", tmp_path / "pairs")
+    assert status == 0, output
+    save_file(Vgg("vgg16").state_dict(), tmp_path / "vgg16.safetensors")
+    status, output = organza(
+        "train", write_recipe(tmp_path, tmp_path / "pairs", **SHORT), "--model.condition=rgb",
+        "--model.edges=false", "--model.lambda_vgg=0.1", "--model.vgg=vgg16",
+        f"--model.vgg_weights={tmp_path / 'vgg16.safetensors'}",
+    )
+    assert status == 0 and "G/vgg" in output, output
+    status, output = organza("translate", tmp_path / "run-coarse", tmp_path / "source",
+                             tmp_path / "out")
+    assert status == 0 and len(list((tmp_path / "out").iterdir())) == 2, output
+
+
 def wait_for(path: Path, process, seconds: float = 120) -> None:
     """Until the file exists and is not empty."""
     deadline = time.monotonic() + seconds
@@ -138,6 +190,63 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     status, output = organza("train", whole, launch=launch)
     assert status == 0, output
     assert_equal(tmp_path / "run-coarse", tmp_path / "whole")
+
+
+def test_a_second_writer_of_a_run_is_refused(shards: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, shards, schedule={"constant": 400, "decay": 0})
+    process = start("train", recipe)
+    try:
+        wait_for(tmp_path / "run-coarse" / "metrics.jsonl", process)
+        status, output = organza("train", recipe)
+    finally:
+        process.kill()
+        process.communicate()
+    assert status == 2 and "Another process is training in run_dir=" in output, output
+
+
+BAD_SOURCES = {
+    "a missing partner": "have no partner of the same name",
+    "a truncated image": "train_img/001.png is corrupt (Truncated File Read)",
+    "not an image": "is not a PNG or JPEG image",
+    "unequal sizes": "the images of a sample need one size",
+    "an empty folder": "holds no PNG or JPEG file",
+    "a label too many": "pixels have label id",
+}
+
+
+@pytest.mark.parametrize("case", BAD_SOURCES)
+def test_bad_sources_are_refused_by_pack_with_a_sentence(tmp_path: Path, case: str) -> None:
+    source = make_source(tmp_path / "source", count=2)
+    photo, label = source / "train_img" / "001.png", source / "train_label" / "001.png"
+    if case == "a missing partner":
+        photo.unlink()
+    elif case == "a truncated image":
+        photo.write_bytes(photo.read_bytes()[:-30])
+    elif case == "not an image":
+        photo.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    elif case == "unequal sizes":
+        Image.open(photo).resize((32, 32)).save(photo)
+    elif case == "an empty folder":
+        for path in (source / "train_img").iterdir():
+            path.unlink()
+    else:
+        Image.fromarray(np.full((32, 64), 200, np.uint8)).save(label)
+    status, output = organza("pack", source, tmp_path / "out", "--num_labels=8")
+    assert status == 1 and BAD_SOURCES[case] in output and "Traceback" not in output, output
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_damaged_shard_stops_both_processes_with_its_name(shards: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "shards"
+    shutil.copytree(shards, damaged)
+    content = bytearray((damaged / "000000.tar").read_bytes())
+    content[content.find(b"IDAT") + 10] ^= 0xFF
+    (damaged / "000000.tar").write_bytes(content)
+    status, output = organza("train", write_recipe(tmp_path, damaged), launch=2)
+    assert status == 1 and "000000.tar" in output and "crc32 is wrong" in output, output
+    (damaged / "000000.tar").write_bytes(content[:-1000])
+    status, output = organza("train", write_recipe(tmp_path, damaged))
+    assert status == 1 and "it was cut or altered" in output, output
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(shards: Path, tmp_path: Path) -> None:
@@ -194,6 +303,8 @@ def test_other_samples_in_the_same_run_are_refused(runs: Path, tmp_path: Path) -
         (0, ["--model.lambda_vgg=10"], "model.vgg_weights"),
         (0, ["--model.condition=rgb", "--model.edges=false"], "packed with layout labels"),
         (0, ["--start_from=nowhere"], "start_from=nowhere holds no checkpoint"),
+        (0, ["--model.num_downsamples=5"], "sides of 33 pixels or more"),
+        (0, ["--data.preprocess.mode=crop", "--data.preprocess.crop_size=40"], "crop_size=40x40"),
     ],
 )
 def test_mistakes_stop_before_training(

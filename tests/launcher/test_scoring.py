@@ -21,9 +21,10 @@ FLAT = np.full((2, 2), 51, np.uint8)
 
 def put(folder: Path, **pictures: np.ndarray) -> Path:
     """PNG files; a double underscore in a name stands for a folder."""
+    folder.mkdir()
     for name, grey in pictures.items():
         path = folder / f"{name.replace('__', '/')}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         Image.fromarray(grey).convert("RGB").save(path)
     return folder
 
@@ -66,7 +67,7 @@ def test_what_cannot_be_compared_is_named(tmp_path):
     photos = put(tmp_path / "photos", a=STEP, b=STEP[:1])
     with pytest.raises(DataError, match="out holds no picture"):
         score(put(tmp_path / "out"), photos)
-    with pytest.raises(DataError, match="photos holds no photo of c/d"):
+    with pytest.raises(DataError, match=r"photos holds no photo of 1 pictures \(first: c/d\)"):
         score(put(tmp_path / "other", c__d=STEP), photos)
     with pytest.raises(DataError, match="b.png is 2x2, but .*b.png is 2x1"):
         score(put(tmp_path / "size", b=STEP), photos)

@@ -93,7 +93,7 @@ def test_the_least_size_that_comes_out(tmp_path, options, least):
     [
         ({"mode": "crop", "crop_size": 17}, "30x16 before .*crop_size=17x17: lower crop_size"),
         ({"mode": "resize_and_crop", "load_size": 20, "crop_size": 21}, "20x20 before the crop"),
-        ({"mode": "scale_width_and_crop", "load_size": 20, "crop_size": 9}, "20x8 before .*=9x9"),
+        ({"mode": "scale_width_and_crop", "load_size": 20, "crop_size": 9}, "20x8 before .*=9x9:"),
     ],
 )
 def test_a_crop_beyond_the_smallest_image_is_refused(tmp_path, options, expected):
@@ -105,7 +105,7 @@ def test_a_crop_beyond_the_smallest_image_is_refused(tmp_path, options, expected
 
 def test_a_micro_batch_needs_one_size(tmp_path):
     shard_set = packed_sizes(tmp_path, (40, 16), (30, 60), (20, 8))
-    with pytest.raises(DataError, match="20x8, 30x60, 40x16.*micro-batches of 2.*that crops, or batch.micro=1"):
+    with pytest.raises(DataError, match="20x8, 30x60, 40x16.*of 2 need.*crops, or batch.micro=1"):
         shard_set.require_sizes(Preprocess("none"), micro_batch=2)
     with pytest.raises(DataError, match="40x16, 40x80.*micro-batches of 2"):
         shard_set.require_sizes(Preprocess("scale_width", load_size=40), micro_batch=2)
