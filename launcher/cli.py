@@ -100,7 +100,7 @@ class Commands:
 
         Args:
             checkpoint: a run folder (its newest checkpoint), or one checkpoint.
-            source: folder laid out as for `pack`; photos are not needed.
+            source: folder laid out as for `pack`, or itself the folder of maps or pictures.
             out: folder for the pictures, named as their maps.
             split: train, test, val ...: which part of the source.
             weights: ema (the moving average, if the run keeps one) or raw.

@@ -49,7 +49,7 @@ class Conditions:
     def __init__(self, config: Config, source: Path, split: str):
         self.needs = config.model.needs
         self.preprocess = preprocess_of(config).uncropped()
-        records = find_conditions(source, self.needs.layout, split)
+        records = find_conditions(source, self.needs.layout, split, self.needs.photos)
         if self.needs.inst and "inst" not in records[0].files:
             raise ConfigError(
                 f"{source} holds no {split}_inst, but the checkpoint uses instance maps: add them."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ def train(config: Config) -> int:
     backend.close()
     if backend.rank == 0:
         print(closing_words(config, finished, trainer.progress.images), file=sys.stderr)
-    return 0 if finished else 128 + (stop.signum or 0)
+    return 0 if finished else 128 + (stop.signum or signal.SIGTERM)
 
 
 def assemble(

@@ -39,8 +39,11 @@ def find_records(source: Path, layout: str = "auto", split: str = "train") -> li
     return _pair_up(source, *_arrangement(source, layout, split))
 
 
-def find_conditions(source: Path, layout: str, split: str = "test") -> list[Record]:
-    """What a generator translates: records without the picture that it is to paint.
+def find_conditions(
+    source: Path, layout: str, split: str = "test", photos: bool = False
+) -> list[Record]:
+    """What a generator translates: records without the picture that it is to paint, unless
+    `photos` asks for it where its folder exists.
 
     SOURCE holds {split}_label/ and optionally {split}_inst/ (labels), {split}_A/ or A/{split}/
     (pairs), or itself the files to translate. Raises DataError if it holds none of these."""
@@ -50,7 +53,8 @@ def find_conditions(source: Path, layout: str, split: str = "test") -> list[Reco
     for folders in choices:
         if folders[condition].is_dir():
             wanted = {member: path for member, path in folders.items() if path.is_dir()}
-            wanted.pop(LAYOUTS[layout][-1], None)
+            if not photos:
+                wanted.pop(LAYOUTS[layout][-1], None)
             return _pair_up(source, layout, wanted)
     # Sub-folders stay out: they may be other splits, or the pictures to be painted.
     files = _keyed_files(_image_files(source, source, recursive=False), source, condition)

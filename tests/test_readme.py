@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_source
@@ -102,7 +103,7 @@ def ask(url: str, seconds: float) -> str:
 
 def test_the_readme_s_files_exist() -> None:
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+        Image.open(ROOT / target).load()
     for path in re.findall(r"`((?:tests|nets|trainers|launcher)/[\w./]+)`", README):
         assert (ROOT / path.replace("NAME", "pix2pixhd")).exists(), path
 

@@ -28,6 +28,8 @@ class Needs:
     """Label ids must be smaller than this."""
     inst: bool = False
     """Whether instance maps are used."""
+    photos: bool = False
+    """Whether translation looks at the real picture where there is one."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,20 @@ def test_raw_weights_and_the_average_give_different_pictures(
     assert not np.array_equal(pictures["raw"], pictures["ema"])
 
 
+def test_an_encoder_looks_at_the_photo_where_there_is_one(shards: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, shards, **SHORT)
+    assert organza("train", recipe, "--model.encoder=true", "--model.encoder_ngf=4")[0] == 0
+    source = tmp_path / "source"
+    shutil.copytree(shards.parent / "source", source)
+    pictures = []
+    for name in ("with", "without"):
+        status, output = organza("translate", tmp_path / "run-coarse", source, tmp_path / name)
+        assert status == 0, output
+        pictures.append(np.asarray(Image.open(tmp_path / name / "000.png")))
+        shutil.rmtree(source / "test_img", ignore_errors=True)
+    assert not np.array_equal(*pictures)
+
+
 def test_any_size_is_translated_at_its_own_size(runs: Path, tmp_path: Path) -> None:
     for member in ("label", "inst"):
         (tmp_path / f"test_{member}").mkdir()
@@ -122,9 +136,10 @@ SHORT = {"schedule": {"constant": 4, "decay": 0}, "cadence": {"log": 2, "picture
         ["--model.gan_loss=bce", "--precision=fp16", "--batch.micro=1", "--model.lambda_feat=0"],
         ["--data.preprocess.mode=resize_and_crop", "--data.preprocess.load_size=[40, 72]",
          "--data.preprocess.crop_size=[32, 64]", "--model.memory=whole+strips"],
-        ["--data.preprocess.mode=scale_width", "--data.preprocess.load_size=50"],
+        ["--data.preprocess.mode=scale_width", "--data.preprocess.load_size=50",
+         "--model.encoder=true", "--model.encoder_ngf=4", "--model.num_encoder_downsamples=3"],
     ],
-    ids=["encoder", "hinge-bf16-clip", "bce-fp16-accumulation", "resized", "scaled-padded"],
+    ids=["encoder", "hinge-bf16-clip", "bce-fp16-accumulation", "resized", "encoder-padded"],
 )
 def test_other_configurations_train_resume_and_translate(
     shards: Path, tmp_path: Path, overrides: list[str]

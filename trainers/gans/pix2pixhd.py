@@ -93,7 +93,7 @@ class Config(Settings):
         if self.condition == "rgb":
             return Needs("pairs", min_side)
         inst = self.edges or self.encoder
-        return Needs("labels", min_side, self.num_labels, inst)
+        return Needs("labels", min_side, self.num_labels, inst, photos=self.encoder)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
