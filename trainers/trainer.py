@@ -81,6 +81,7 @@ class Trainer:
         self.stream = stream
         self.ema = ema
         self.observers = observers
+        self.watching: list[Observer] = []
         self.stop = stop
         self.progress = Progress()
         self.seats: list[Seat] = []
@@ -97,7 +98,7 @@ class Trainer:
             if self.progress.images:
                 self.save()
         finally:
-            for observer in self.observers:
+            for observer in self.watching:
                 observer.close()
             self.seats.clear()
             gc.collect()  # no wrapper may outlive the process group
@@ -122,35 +123,42 @@ class Trainer:
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """One update of every phase that is due; returns what must stay finite, by name."""
-        recipe, watched = self.recipe, {}
-        lr = recipe.lr * recipe.schedule.factor(self.progress.images)
         carries: list[Batch] = [{} for _ in micro_batches]
+        watched: dict[str, Tensor] = {}
         for seat in self.seats:
-            if self.progress.step % seat.phase.every:
-                continue
-            for group in seat.optimizer.param_groups:
-                group["lr"] = lr
-            with only(self.gan, seat.phase):
-                for i, (batch, carry) in enumerate(zip(micro_batches, carries, strict=True)):
-                    with self.backend.accumulate(seat, last=i == len(micro_batches) - 1):
-                        total, terms, out = seat.player(batch, carry)
-                        self.backend.backward(seat, total / len(micro_batches))
-                    carry |= out
-                    for name, term in terms.items():
-                        self.means.add(name, term)
-                        key = f"loss {name} of player {seat.phase.name}"
-                        watched[key] = watched[key] + term if key in watched else term
-                norm = self.backend.step(seat, recipe.clip)
-            if seat.scaler.is_enabled():  # it skips such a step and lowers its scale
-                self.means.add(f"skipped/{seat.phase.name}", (~norm.isfinite()).float())
-                norm = norm.nan_to_num(0.0, 0.0, 0.0)
-            else:
-                watched[f"gradient norm of player {seat.phase.name}"] = norm
-            self.means.add(f"grad_norm/{seat.phase.name}", norm)
+            if self.progress.step % seat.phase.every == 0:
+                watched |= self._update(seat, micro_batches, carries)
         self.progress.step += 1
-        self.progress.images += recipe.global_batch
+        self.progress.images += self.recipe.global_batch
         if self.ema is not None:
-            self.ema.update(self.gan, recipe.global_batch)
+            self.ema.update(self.gan, self.recipe.global_batch)
+        return watched
+
+    def _update(
+        self, seat: Seat, micro_batches: list[Batch], carries: list[Batch]
+    ) -> dict[str, Tensor]:
+        """One update of one phase; what it hands to later ones is added to `carries`."""
+        lr = self.recipe.lr * self.recipe.schedule.factor(self.progress.images)
+        for group in seat.optimizer.param_groups:
+            group["lr"] = lr
+        watched: dict[str, Tensor] = {}
+        with only(self.gan, seat.phase):
+            for i, (batch, carry) in enumerate(zip(micro_batches, carries, strict=True)):
+                with self.backend.accumulate(seat, last=i == len(micro_batches) - 1):
+                    total, terms, out = seat.player(batch, carry)
+                    self.backend.backward(seat, total / len(micro_batches))
+                carry |= out
+                for name, term in terms.items():
+                    self.means.add(name, term)
+                    key = f"loss {name} of player {seat.phase.name}"
+                    watched[key] = watched[key] + term if key in watched else term
+            norm = self.backend.step(seat, self.recipe.clip)
+        if seat.scaler.is_enabled():  # it skips such a step and lowers its scale
+            self.means.add(f"skipped/{seat.phase.name}", (~norm.isfinite()).float())
+            norm = norm.nan_to_num(0.0, 0.0, 0.0)
+        else:
+            watched[f"gradient norm of player {seat.phase.name}"] = norm
+        self.means.add(f"grad_norm/{seat.phase.name}", norm)
         return watched
 
     def seat_phases(self) -> None:
@@ -197,6 +205,7 @@ class Trainer:
         with self._failing_together():
             for observer in self.observers:
                 observer.start(self.progress, self.recipe.schedule.total, config)
+                self.watching.append(observer)
         self.clock.restart(self.progress.images)
 
     def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -228,7 +237,8 @@ class Trainer:
 
     def _vote(self, watched: dict[str, Tensor]) -> bool:
         """One all-reduced vector a step: whether all ranks go on. Raises on all of them when
-        something has ceased to be finite on any."""
+        something has ceased to be finite on any. On a GPU the host waits here for the step: the
+        price of stopping at the very step, by when the next batch is on its way already."""
         device = self.backend.device
         asked = torch.tensor([float(self.stop()), float(self.failure is not None)], device=device)
         bad = [(~value.isfinite()).float() for value in watched.values()]
@@ -266,13 +276,13 @@ class Trainer:
             values[f"lr/{seat.phase.name}"] = seat.optimizer.param_groups[0]["lr"]
             check_scale(seat)
         with self._failing_together():
-            for observer in self.observers:
+            for observer in self.watching:
                 observer.scalars(self.progress, values)
 
     @torch.no_grad()
     def _picture(self, batch: Batch) -> None:
         """Only ranks with observers: no collective may be called in here."""
-        if not self.observers:
+        if not self.watching:
             return
         few = {name: value[:PICTURED] for name, value in batch.items()}
         columns = self._look(few)
@@ -280,7 +290,7 @@ class Trainer:
             with self.ema.swapped(self.gan):
                 columns["EMA fake"] = self._look(few)["fake"]
         with self._failing_together():
-            for observer in self.observers:
+            for observer in self.watching:
                 observer.pictures(self.progress, grid(columns))
 
     def _look(self, batch: Batch) -> dict[str, Tensor]:

@@ -11,10 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from launcher.terminal import Terminal
 from tests.trainers import toy
 from tests.trainers.test_trainer import StopAfter
 from trainers import checkpoint
 from trainers.backends import Backend
+from trainers.board import Board
 from trainers.checkpoint import Keep, find, load_weights
 from trainers.errors import TrainingError
 from trainers.trainer import Cadence
@@ -125,6 +127,14 @@ def test_another_architecture_is_refused_by_name_and_shape(tmp_path: Path) -> No
     stored = find(tmp_path)
     with pytest.raises(TrainingError, match=r"D.weight is \[1, 2, 3, 3\] there and \[1, 5, 3, 3\]"):
         load_weights(gan, stored.weights(), stored.path)
+
+
+def test_an_error_before_the_first_step_is_not_hidden_by_observers(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe())
+    path = find(tmp_path).path / "optimizers.safetensors"
+    path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="optimizers.safetensors cannot be read"):
+        toy.train(tmp_path, toy.recipe(total=40), observers=(Board(tmp_path), Terminal()))
 
 
 def test_the_pointer_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
