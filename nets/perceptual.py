@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -95,19 +94,19 @@ class Vgg(nn.Module):
         return self._cast[1]
 
 
-def load_vgg(name: VggName, path: str | Path, normalise: bool = False) -> Vgg:
-    """Vgg with the weights of a file: safetensors, or a state dict saved by torch (.pth).
+def vgg_from(name: VggName, given: dict[str, Tensor], normalise: bool = False) -> Vgg:
+    """Vgg with the weights of a state dict in torchvision's naming.
 
-    Raises ValueError when the file is missing, unreadable or of another network."""
+    Raises ValueError when it is that of another network."""
     with torch.device("meta"):
         vgg = Vgg(name, normalise)
-    given, own = _read(Path(path)), vgg.state_dict()
+    own = vgg.state_dict()
     for key, wanted in own.items():
         if key not in given:
-            raise ValueError(f"{path} is not a {name} in torchvision's naming: it has no {key}")
+            raise ValueError(f"is not a {name} in torchvision's naming: it has no {key}")
         if given[key].shape != wanted.shape:
             raise ValueError(
-                f"{path} is not a {name}: {key} has shape {tuple(given[key].shape)}, "
+                f"is not a {name}: {key} has shape {tuple(given[key].shape)}, "
                 f"{name} needs {tuple(wanted.shape)}"
             )
     # Nothing was drawn for the weights, so the random state is the same with and without a VGG.
@@ -165,22 +164,3 @@ def _imagenet(image: Tensor) -> Tensor:
     mean = image.new_tensor([0.485, 0.456, 0.406])[:, None, None]
     std = image.new_tensor([0.229, 0.224, 0.225])[:, None, None]
     return ((image + 1) / 2 - mean) / std
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            given = load_file(path)
-        else:
-            given = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is neither safetensors nor a state dict of torch: {error}"
-        ) from error
-    if not isinstance(given, dict):
-        raise ValueError(f"{path} holds a {type(given).__name__}, not a state dict")
-    return given

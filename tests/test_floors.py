@@ -23,8 +23,6 @@ ONLY_IN = {
     "fire": "launcher/cli.py",
     "torch.utils.tensorboard": "trainers/board.py",
 }
-LOADERS = {"safetensors"}
-"""What nets may import beside torch, inside the function that reads a file of weights."""
 SOURCES = sorted(p for floor in HOUSE for p in (ROOT / floor).rglob("*.py"))
 
 
@@ -47,7 +45,7 @@ def test_imports_keep_to_the_floors(path: Path) -> None:
         if floor == "cluster":
             assert not third_party, f"{name} imports {module}"
         if floor == "nets":
-            assert not third_party or top in {"torch"} | LOADERS, f"{name} imports {module}"
+            assert not third_party or top == "torch", f"{name} imports {module}"
         for package, home in ONLY_IN.items():
             inside = module == package or module.startswith(package + ".")
             assert not inside or name == home, f"{name} imports {module}"

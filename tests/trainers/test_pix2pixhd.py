@@ -219,7 +219,7 @@ def test_translation_alone() -> None:
 def test_missing_vgg_weights_are_named() -> None:
     with pytest.raises(ValueError, match="model.vgg_weights .* or model.lambda_vgg to 0"):
         Pix2PixHD(Config())
-    with pytest.raises(ValueError, match="model.vgg_weights: nowhere.pth: no such file"):
+    with pytest.raises(ValueError, match="model.vgg_weights=nowhere.pth does not exist"):
         Pix2PixHD(Config(**SMALL | dict(lambda_vgg=1, vgg_weights="nowhere.pth")))
 
 

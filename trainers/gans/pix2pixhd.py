@@ -31,6 +31,7 @@ from nets.remat import PRESETS, Memory
 from nets.waist import Critic, Terms, narrow_waist
 from trainers.gan import GAN, Batch, Needs, Phase
 from trainers.settings import Settings, Span
+from trainers.weights import read_weights
 
 
 class Config(Settings):
@@ -148,9 +149,10 @@ class Pix2PixHD(GAN):
                 f"model.vgg_weights to a file of {config.vgg} weights, or model.lambda_vgg to 0"
             )
         try:
-            return perceptual.load_vgg(config.vgg, config.vgg_weights, config.vgg_normalize)
+            weights = read_weights(config.vgg_weights)
+            return perceptual.vgg_from(config.vgg, weights, config.vgg_normalize)
         except ValueError as error:
-            raise ValueError(f"model.vgg_weights: {error}") from error
+            raise ValueError(f"model.vgg_weights={config.vgg_weights} {error}") from error
 
     def _weights(self) -> dict[str, float]:
         weights = {"G/gan": 1.0}

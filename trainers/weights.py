@@ -1,0 +1,26 @@
+"""Files of pretrained weights, read without running any code that they may hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from a file that torch saved (.pth).
+
+    Raises ValueError, without the file's name, when it cannot be read as one."""
+    if not path.is_file():
+        raise ValueError("does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        given = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"is neither safetensors nor a state dict of torch: {error}") from error
+    if not isinstance(given, dict):
+        raise ValueError(f"holds a {type(given).__name__}, not a state dict")
+    return given
