@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -111,10 +111,12 @@ def trainer_for(
     stop=lambda: False,
     observers=(),
     keep: Keep = Keep(last=3, every=0),
+    make_gan: Callable[[], GAN] | None = None,
+    make_stream: Callable[..., Callable[[int], Iterator[Batch]]] | None = None,
 ) -> Trainer:
-    """A trainer in this process, or on this rank of a gang."""
+    """A trainer in this process, or on this rank of a gang; of the toy unless told otherwise."""
     torch.manual_seed(0)
-    gan = Toy(dropout).to(dtype)
+    gan = (make_gan() if make_gan else Toy(dropout)).to(dtype)
     backend = open_backend(int(os.environ.get("WORLD_SIZE", 1)), timeout=60)
     torch.manual_seed(100 + backend.rank)
     return Trainer(
@@ -122,7 +124,7 @@ def trainer_for(
         plan,
         backend,
         Store(folder, backend, keep, {"config": {}, "data": "toy"}),
-        stream_for(backend, plan.global_batch, plan.num_micro),
+        (make_stream or stream_for)(backend, plan.global_batch, plan.num_micro),
         ema=Ema(gan, halflife=8) if backend.rank == 0 else None,
         observers=observers,
         stop=stop,
