@@ -6,7 +6,7 @@ DEMO ?= demo
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 LAUNCH := accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \
-          --mixed_precision no --dynamo_backend no -m launcher
+          --mixed_precision no --dynamo_backend no --main_process_port 0 -m launcher
 
 .PHONY: demo test bench clean
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import fire
 
-from launcher.config import ConfigError
+from launcher.config import Config, ConfigError
 
 
 class Plan:
@@ -56,7 +56,7 @@ class Commands:
         counts = integers(
             "pack", num_labels=num_labels or "0", shard_mib=shard_mib, workers=workers
         )
-        return Plan(lambda: packing.pack(Path(source), Path(out), layout, split, **counts))
+        return Plan(lambda: packing.pack(source, Path(out), layout, split, **counts))
 
     def verify(self, shards: str) -> Plan:
         """Read every byte of packed shards and check it against the manifest.
@@ -168,7 +168,8 @@ def silent(result: object) -> object:
     return None if isinstance(result, Plan) else result
 
 
-def load(config: str, overrides: dict[str, str]) -> object:
+def load(config: str, overrides: dict[str, str]) -> Config:
+    """The resolved configuration of a recipe."""
     from launcher import config as configuration
 
     return configuration.load(config, overrides)

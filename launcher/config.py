@@ -86,7 +86,7 @@ class Cadence(Settings):
     keep_last: int = Field(3, ge=1)
     """Newest checkpoints that stay."""
     keep_every: Span = 0
-    """Checkpoints at multiples of this stay for ever; 0 for none."""
+    """The first checkpoint at or after each multiple of this stays for ever; 0 for none."""
 
 
 class Backend(Settings):

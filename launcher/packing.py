@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from launcher.config import ConfigError
 from launcher.terminal import progress_bar
 
 EARTH = "earth"
 
 
 def pack(
-    source: Path,
+    source: str,
     out: Path,
     layout: str,
     split: str,
@@ -19,10 +20,15 @@ def pack(
     workers: int,
 ) -> None:
     """Pack one split of a source folder; the word `earth` builds the sample data set."""
-    if str(source) == EARTH:
+    if source != EARTH:
+        pack_folder(Path(source), out, layout, split, num_labels, shard_mib, workers)
+    elif (layout, split, num_labels) == ("auto", "train", 0):
         pack_earth(out, shard_mib, workers)
     else:
-        pack_folder(source, out, layout, split, num_labels, shard_mib, workers)
+        raise ConfigError(
+            "pack earth builds all its splits: leave out --layout, --split and --num_labels, or "
+            "write ./earth for a folder of that name."
+        )
 
 
 def pack_folder(

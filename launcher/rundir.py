@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ def lock(run_dir: Path) -> None:
             f"Another process is training in run_dir={run_dir}: wait for its end, or choose "
             "another run_dir."
         ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"run_dir={run_dir} lies on a file system without locks ({error.strerror}): choose "
+            "another, or mount it with them (Lustre: -o flock)."
+        ) from error
 
 
 def write(config: Config) -> None:
@@ -56,7 +62,7 @@ def write(config: Config) -> None:
 def check_shared(run_dir: Path, images: int, backend: Backend) -> None:
     """All ranks must see one run folder, once rank 0 has written to it; `images`: how far this
     rank thinks the run has come."""
-    here = (run_dir / "config.yaml").is_file()
+    here = appears(run_dir / "config.yaml")
     facts = torch.tensor([float(images), -float(images), float(not here)], device=backend.device)
     most, least, missing = backend.maximum(facts).tolist()
     if most != -least or missing:
@@ -64,6 +70,15 @@ def check_shared(run_dir: Path, images: int, backend: Backend) -> None:
             f"The processes see different things in run_dir={run_dir}: it must lie on a file "
             "system that all nodes share."
         )
+
+
+def appears(path: Path, seconds: float = 60) -> bool:
+    """Whether a file that another node has just written comes into sight: NFS remembers for a
+    while that there was none."""
+    deadline = time.monotonic() + seconds
+    while not path.is_file() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return path.is_file()
 
 
 def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +12,22 @@ from shards.layouts import image_keys
 from shards.records import DataError, size_text
 
 Pixels = np.ndarray
-"""uint8 [H, W, 3], or one colour [3]."""
+"""uint8 [H, W, 3]."""
 
 
 def score(pictures: Path, photos: Path) -> int:
-    """Print mean absolute errors on the 0..1 scale; 1 when a constant colour does as well.
+    """Print mean absolute errors over all pixels on the 0..1 scale; 1 when a constant colour does
+    as well.
 
     Raises DataError for a picture without a photo of its size."""
     pairs = matched(pictures, photos)
-    ours = mean(error(picture, photo) for picture, photo in read(pairs))
-    colour = best_constant(photo for _, photo in read(pairs))
-    constant = mean(error(photo, colour) for _, photo in read(pairs))
+    total, values = 0, np.zeros((3, 256), dtype=np.int64)
+    for picture, photo in read(pairs):
+        total += int(np.abs(picture.astype(np.int16) - photo).sum(dtype=np.int64))
+        for channel in range(3):
+            values[channel] += np.bincount(photo[..., channel].ravel(), minlength=256)
+    ours = total / values.sum() / 255
+    constant = error_of_best_constant(values)
     better = ours < constant
     verdict = "better" if better else "NOT better"
     if constant > 0:  # it is 0 where all photos have one colour
@@ -32,6 +37,16 @@ def score(pictures: Path, photos: Path) -> int:
         f"best constant colour: {constant:.4f} ({verdict})"
     )
     return 0 if better else 1
+
+
+def error_of_best_constant(values: np.ndarray) -> float:
+    """Mean absolute error of the median colour, which has the least, 0..1.
+
+    values: int64 [3, 256], how often each channel of the photos takes each value."""
+    totals = values.cumsum(axis=1)
+    medians = np.array([np.searchsorted(t, t[-1] / 2) for t in totals])
+    distances = np.abs(np.arange(256) - medians[:, None])
+    return float((values * distances).sum() / values.sum() / 255)
 
 
 def matched(pictures: Path, photos: Path) -> list[tuple[Path, Path]]:
@@ -60,22 +75,3 @@ def read(pairs: list[tuple[Path, Path]]) -> Iterator[tuple[Pixels, Pixels]]:
                 f"{size_text(size_of(photo))}: resize the photos."
             )
         yield picture, photo
-
-
-def error(one: Pixels, two: Pixels) -> float:
-    """Mean absolute difference, 0..1."""
-    return float(np.abs(one.astype(np.float32) - two).mean()) / 255
-
-
-def best_constant(photos: Iterable[Pixels]) -> Pixels:
-    """The colour with the least absolute error: each channel's median over all photos."""
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for photo in photos:
-        for channel in range(3):
-            counts[channel] += np.bincount(photo[..., channel].ravel(), minlength=256)
-    totals = counts.cumsum(axis=1)
-    return np.array([np.searchsorted(t, t[-1] / 2) for t in totals], dtype=np.uint8)
-
-
-def mean(errors: Iterable[float]) -> float:
-    return float(np.mean(list(errors)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
@@ -53,10 +54,10 @@ class Terminal(Observer):
 
 
 def is_loss(name: str) -> bool:
-    return name.split("/")[0] not in ("speed", "memory", "lr", "grad_norm")
+    return name.split("/")[0] not in ("speed", "memory", "lr", "grad_norm", "skipped")
 
 
-def progress_bar(title: str) -> tuple[Bar, object]:
+def progress_bar(title: str) -> tuple[Bar, Callable[..., None]]:
     """A bar for packing, verifying and translating, and the callback(done, total) that moves it."""
     bar = Bar(
         TextColumn(title),

@@ -14,7 +14,7 @@ from launcher.wiring import PRECISIONS, build, checkpoint_at, preprocess_of
 from shards.census import label_histogram
 from shards.images import decode_sample
 from shards.layouts import find_conditions
-from shards.records import Record, check_label_ids
+from shards.records import DataError, Record, check_label_ids
 from shards.stream import collate
 from trainers.checkpoint import Checkpoint, load_weights
 from trainers.gan import GAN, Batch
@@ -70,4 +70,11 @@ class Conditions:
         if self.needs.num_labels is not None:
             used = label_histogram(pixels["label"])
             check_label_ids(used, self.needs.num_labels, names["label"])
-        return collate([self.preprocess.apply(pixels, 0, record.key)], [record.key])
+        sized = self.preprocess.apply(pixels, 0, record.key)
+        height, width = next(iter(sized.values())).shape[:2]
+        if min(height, width) < self.needs.min_side:
+            raise DataError(
+                f"{next(iter(names.values()))} is {width}x{height}, but this network needs sides "
+                f"of {self.needs.min_side} pixels or more: enlarge the map"
+            )
+        return collate([sized], [record.key])

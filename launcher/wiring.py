@@ -40,6 +40,8 @@ def train(config: Config) -> int:
         recipe = recipe_of(config, world.size)
         check_data(config, shards, micro_batch_of(recipe, world.size))
         gan = build(config)
+        if config.start_from is not None and find(config.run_dir) is None:
+            checkpoint_at(config.start_from, "start_from")
     backend = open_backend(world.size, config.backend.timeout_s)
     try:
         trainer, resume = assemble(config, recipe, gan, shards, backend, stop)
@@ -68,13 +70,14 @@ def assemble(
     checkpoint to go on from."""
     lead = backend.rank == 0
     with backend.together():
+        if lead:
+            rundir.lock(config.run_dir)
         resume = find(config.run_dir)
         if resume is not None:
             rundir.check_same_run(config, shards.fingerprint, resume)
         elif config.start_from is not None:
             start_from(gan, config.start_from, report=lead)
         if lead:
-            rundir.lock(config.run_dir)
             rundir.write(config)
             print(config.to_yaml())
     rundir.check_shared(config.run_dir, resume.progress.images if resume else 0, backend)
@@ -105,8 +108,8 @@ def expected_world(config: Config) -> topology.World:
     if config.backend.world not in (None, world.size):
         raise ConfigError(
             f"backend.world={config.backend.world}, but the launcher started {world.size} "
-            f"processes: start with `accelerate launch --multi_gpu --num_processes "
-            f"{config.backend.world}`, or correct backend.world."
+            "processes: start that many with `accelerate launch --multi_gpu --num_processes N` "
+            "(one without it), or correct backend.world."
         )
     return world
 

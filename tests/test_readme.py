@@ -19,10 +19,10 @@ from tests.launcher.sample import ROOT, environment, make_source
 
 README = (ROOT / "README.md").read_text()
 SLIM = [
-    "--model.ngf=4", "--model.ndf=4", "--model.num_blocks=1", "--model.num_local_blocks=1",
+    "--model.ndf=4", "--model.num_blocks=1", "--model.num_local_blocks=1",
     "--precision=fp32", "--schedule.constant=4", "--schedule.decay=4", "--data.workers=0",
 ]
-FULL = ["--model.ngf=2", "--model.fix_global=4"]
+STAGE = {"coarse": ["--model.ngf=4"], "full": ["--model.ngf=2", "--model.fix_global=4"]}
 ELSEWHERE = ("make", "pip")
 """`make test` runs this test, in what `pip install` set up; tests/test_demo.py runs `make demo`."""
 
@@ -44,7 +44,7 @@ def adapted(line: str) -> list[str]:
     """The command as documented, with fewer processes and smaller networks."""
     words = shlex.split(line.replace("--num_processes 8", "--num_processes 2"))
     if "train" in words:
-        words += SLIM + (FULL if "pix2pixhd-full" in words else [])
+        words += SLIM + STAGE["full" if "pix2pixhd-full" in words else "coarse"]
     if "tests.benchmarks.step" in words:
         words[words.index("--steps=30")] = "--steps=1"
         words += ["--size=64x32", "--model.ngf=4", "--model.num_blocks=1", "--batch.total=1"]
@@ -53,7 +53,9 @@ def adapted(line: str) -> list[str]:
     return words
 
 
-def test_every_command_runs_in_the_order_of_the_readme(workplace: Path) -> None:
+@pytest.fixture(scope="module")
+def walked(workplace: Path) -> Path:
+    """The folder in which every command was run, in the order of the README."""
     assert len(commands()) >= 9
     for line in commands():
         if line.startswith("tensorboard"):
@@ -70,14 +72,18 @@ def test_every_command_runs_in_the_order_of_the_readme(workplace: Path) -> None:
         expected = (0, 1) if "score" in words else (0,)
         assert done.returncode in expected, f"{line}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stderr, f"{line}\n{done.stderr}"
-    assert (workplace / "pictures" / "000.png").exists()
+    return workplace
 
 
-def test_tensorboard_serves_what_a_run_left(workplace: Path) -> None:
+def test_every_command_runs(walked: Path) -> None:
+    assert (walked / "pictures" / "000.png").exists()
+
+
+def test_tensorboard_serves_what_a_run_left(walked: Path) -> None:
     assert any(line.startswith("tensorboard --logdir") for line in commands())
     port = free_port()
     process = subprocess.Popen(
-        ["tensorboard", "--logdir", str(workplace / "runs"), "--port", str(port)],
+        ["tensorboard", "--logdir", str(walked / "runs"), "--port", str(port)],
         env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
     try:

@@ -111,9 +111,6 @@ class Backend:
         """Rank 0's values, in place."""
         return tensor
 
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """What goes wrong in the block on any rank is raised on all, so that nobody waits for the
@@ -178,9 +175,6 @@ class Accelerated(Backend):
     def broadcast(self, tensor: Tensor) -> Tensor:
         dist.broadcast(tensor, src=0)
         return tensor
-
-    def barrier(self) -> None:
-        dist.barrier()
 
     def close(self) -> None:
         if dist.is_initialized():

@@ -191,7 +191,10 @@ class Store:
         names = sorted(p.name for p in self.folder.iterdir() if p.name.isdigit())
         for name in [name for name in names if name <= newest][: -self.keep.last]:
             if not read(self.folder / name).state["milestone"]:
-                shutil.rmtree(self.folder / name)
+                # Renamed first: what a kill leaves half removed must not look like a checkpoint.
+                doomed = self.folder / f".writing-{name}"
+                os.rename(self.folder / name, doomed)
+                shutil.rmtree(doomed, ignore_errors=True)
 
 
 def restore(

@@ -52,9 +52,6 @@ class GAN(nn.Module):
 
     ema: ClassVar[tuple[str, ...]] = ("G",)
     """Paths below `nets` whose moving average is kept and used for translation."""
-    stride: int = 1
-    """Image sides must be multiples of this, or are padded to one and cropped back."""
-
     nets: nn.ModuleDict
     weights: dict[str, float]
 

@@ -98,10 +98,11 @@ class Trainer:
             if self.progress.images:
                 self.save()
         finally:
-            for observer in self.watching:
-                observer.close()
             self.seats.clear()
             gc.collect()  # no wrapper may outlive the process group
+            for observer in self.watching:
+                with self._failing_together():  # a full disk must not hide why the run ends
+                    observer.close()
         if self.failure is not None:
             raise self.failure
         return self.progress.images >= self.recipe.schedule.total
@@ -200,7 +201,8 @@ class Trainer:
             self.store.saved = self.progress.images
         self.seat_phases()
         if resume is not None:
-            restore(resume, self.gan, self.seats, self.ema, self.backend)
+            with self.backend.together():
+                restore(resume, self.gan, self.seats, self.ema, self.backend)
         check_replicas(self.backend, self.gan)
         with self._failing_together():
             for observer in self.observers:
@@ -233,7 +235,7 @@ class Trainer:
         try:
             yield
         except Exception as error:
-            self.failure = error
+            self.failure = self.failure or error
 
     def _vote(self, watched: dict[str, Tensor]) -> bool:
         """One all-reduced vector a step: whether all ranks go on. Raises on all of them when
@@ -284,12 +286,12 @@ class Trainer:
         """Only ranks with observers: no collective may be called in here."""
         if not self.watching:
             return
-        few = {name: value[:PICTURED] for name, value in batch.items()}
-        columns = self._look(few)
-        if self.ema is not None:
-            with self.ema.swapped(self.gan):
-                columns["EMA fake"] = self._look(few)["fake"]
         with self._failing_together():
+            few = {name: value[:PICTURED] for name, value in batch.items()}
+            columns = self._look(few)
+            if self.ema is not None:
+                with self.ema.swapped(self.gan):
+                    columns["EMA fake"] = self._look(few)["fake"]
             for observer in self.watching:
                 observer.pictures(self.progress, grid(columns))
 

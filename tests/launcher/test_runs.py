@@ -190,7 +190,7 @@ def wait_for(path: Path, process, seconds: float = 120) -> None:
 def test_a_signal_saves_and_the_same_command_goes_on(
     shards: Path, tmp_path: Path, signum: int, launch: int
 ) -> None:
-    options = {"schedule": {"constant": 60, "decay": 60}, "cadence": {"log": 2, "save": 1000}}
+    options = {"schedule": {"constant": 10**6, "decay": 0}, "cadence": {"log": 2, "save": 10**6}}
     recipe = write_recipe(tmp_path, shards, **options)
     process = start("train", recipe, launch=launch)
     wait_for(tmp_path / "run-coarse" / "metrics.jsonl", process)
@@ -198,17 +198,19 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     output, _ = process.communicate(timeout=120)
     assert "the same command again goes on" in output, output
     assert process.returncode == (1 if launch else 128 + signum), output
-    assert 0 < find(tmp_path / "run-coarse").progress.images < 120
-    status, output = organza("train", recipe, launch=launch)
-    assert status == 0 and "resuming at" in output, output
+    done = find(tmp_path / "run-coarse").progress.images
+    assert done > 0
+    total = f"--schedule.constant={done + 8}"
+    status, output = organza("train", recipe, total, launch=launch)
+    assert status == 0 and f"resuming at {done}" in output, output
     whole = write_recipe(tmp_path, shards, run_dir=str(tmp_path / "whole"), **options)
-    status, output = organza("train", whole, launch=launch)
+    status, output = organza("train", whole, total, launch=launch)
     assert status == 0, output
     assert_equal(tmp_path / "run-coarse", tmp_path / "whole")
 
 
 def test_a_second_writer_of_a_run_is_refused(shards: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, shards, schedule={"constant": 400, "decay": 0})
+    recipe = write_recipe(tmp_path, shards, schedule={"constant": 10**6, "decay": 0})
     process = start("train", recipe)
     try:
         wait_for(tmp_path / "run-coarse" / "metrics.jsonl", process)
@@ -265,16 +267,18 @@ def test_a_damaged_shard_stops_both_processes_with_its_name(shards: Path, tmp_pa
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(shards: Path, tmp_path: Path) -> None:
-    options = {"schedule": {"constant": 20, "decay": 20}, "cadence": {"log": 2, "save": 4}}
+    options = {"schedule": {"constant": 10**6, "decay": 0}, "cadence": {"log": 2, "save": 4}}
     recipe = write_recipe(tmp_path, shards, **options)
     process = start("train", recipe)
     wait_for(tmp_path / "run-coarse" / "checkpoints" / "latest", process)
     process.kill()
     process.communicate()
-    status, output = organza("train", recipe)
-    assert status == 0 and "resuming at" in output, output
+    done = find(tmp_path / "run-coarse").progress.images
+    total = f"--schedule.constant={done + 8}"
+    status, output = organza("train", recipe, total)
+    assert status == 0 and f"resuming at {done}" in output, output
     whole = write_recipe(tmp_path, shards, run_dir=str(tmp_path / "whole"), **options)
-    assert organza("train", whole)[0] == 0
+    assert organza("train", whole, total)[0] == 0
     assert_equal(tmp_path / "run-coarse", tmp_path / "whole")
 
 
@@ -336,6 +340,20 @@ def test_a_coarse_run_of_another_width_is_refused(runs: Path, shards: Path, tmp_
     recipe = write_recipe(tmp_path, shards, "full", start_from=str(runs / "run-coarse"))
     status, output = organza("train", recipe)  # ngf 4 at full size needs 8 in the coarse run
     assert status == 2 and "start_from" in output and "shape" in output, output
+
+
+def test_a_map_too_small_for_the_network_is_named(runs: Path, tmp_path: Path) -> None:
+    for member in ("label", "inst"):
+        (tmp_path / f"test_{member}").mkdir()
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"test_{member}" / "a.png")
+    status, output = organza("translate", runs / "run-coarse", tmp_path, tmp_path / "out")
+    assert status == 1 and "test_label/a.png is 4x4, but this network needs sides of 5" in output
+
+
+def test_options_that_the_sample_data_does_not_take_are_refused(tmp_path: Path) -> None:
+    status, output = organza("pack", "earth", tmp_path / "out", "--split=test")
+    assert status == 2 and "leave out --layout, --split and --num_labels" in output, output
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_label_beyond_the_model_is_refused_in_translation(runs: Path, tmp_path: Path) -> None:

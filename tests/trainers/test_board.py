@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.trainers import toy
-from tests.trainers.test_trainer import StopAfter
 from trainers.board import Board, rewound
 from trainers.pictures import grid
 from trainers.trainer import Cadence
@@ -53,10 +53,12 @@ def test_pictures_are_condition_fake_real_and_ema(tmp_path: Path) -> None:
 
 def test_a_resumed_run_continues_one_curve(tmp_path: Path) -> None:
     plan = toy.recipe(cadence=Cadence(log=4, pictures=0, save=12))
-    toy.train(tmp_path, plan, stop=StopAfter(3), observers=(Board(tmp_path),))
-    # As if the run had gone on to 20 images without saving and was then killed.
+    toy.train(tmp_path, plan, observers=(Board(tmp_path),))
+    # As if the run had been killed at 20 images, with its last checkpoint at 12 and a torn line.
+    shutil.rmtree(tmp_path / "checkpoints" / "000000020")
+    (tmp_path / "checkpoints" / "latest").write_text("000000012\n")
     with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 4, "images": 16, "G/l1": 1.0}\n{"step": 5, "ima')
+        file.write('{"step": 6, "ima')
     toy.train(tmp_path, plan, observers=(Board(tmp_path),))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["images"] for row in rows] == [4, 8, 12, 16, 20]

@@ -40,6 +40,16 @@ def test_milestones_need_not_fall_on_a_save(tmp_path: Path) -> None:
     assert names(tmp_path) == ["000000012", "000000024", "000000030", "000000036", "latest"]
 
 
+def test_what_a_kill_left_half_removed_is_no_checkpoint(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe(cadence=EVERY_STEP), stop=StopAfter(3), keep=Keep(9, 0))
+    # Pruning renames before it removes: this is what a kill in between leaves.
+    doomed = tmp_path / "checkpoints" / ".writing-000000004"
+    (tmp_path / "checkpoints" / "000000004").rename(doomed)
+    (doomed / "state.json").unlink()
+    toy.train(tmp_path, toy.recipe(cadence=EVERY_STEP), keep=Keep(1, 0))
+    assert names(tmp_path) == ["000000020", "latest"]
+
+
 def test_checkpoints_beyond_a_pointer_that_was_set_back_are_left_alone(tmp_path: Path) -> None:
     toy.train(tmp_path, toy.recipe(total=16, cadence=EVERY_STEP), keep=Keep(last=9, every=0))
     (tmp_path / "checkpoints" / "latest").write_text("000000004\n")

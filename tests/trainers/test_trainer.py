@@ -91,7 +91,7 @@ def test_a_run_of_two_processes_goes_on_with_one(gang_folder: Path, tmp_path: Pa
     assert_same(tmp_path / "one", gang_folder / "two-plain", tolerance=1e-12)
 
 
-def test_frozen_parameters_have_no_gradient_no_state_and_then_train(tmp_path: Path) -> None:
+def test_frozen_parameters_stay_have_no_state_and_then_train(tmp_path: Path) -> None:
     trainer = toy.trainer_for(tmp_path, toy.recipe())
     start = trainer.gan.nets.state_dict()
     frozen = {name: t.clone() for name, t in start.items() if name.startswith("G.trunk")}
@@ -190,6 +190,21 @@ def test_half_precision_trains_with_one_scaler_per_player(
     assert set(find(tmp_path).state["scalers"]) == {"G", "D"}
 
 
+def test_fp16_gradients_that_never_become_finite_end_the_run(tmp_path: Path) -> None:
+    rows = []
+
+    class Watch(Observer):
+        def scalars(self, progress, values):
+            rows.append(values)
+
+    options = {"dtype": torch.float32, "observers": (Watch(),)}
+    trainer = toy.trainer_for(tmp_path, toy.recipe(total=160, precision=torch.float16), **options)
+    trainer.gan.weights["G/l1"] = 1e9  # finite losses, gradients beyond fp16 at any scale
+    with pytest.raises(TrainingError, match="Player G has had no finite fp16 gradient for long"):
+        trainer.fit()
+    assert rows[0]["skipped/G"] == 1 and rows[0]["grad_norm/G"] == 0
+
+
 def test_ema_lags_behind_and_is_stored(tmp_path: Path) -> None:
     toy.train(tmp_path, toy.recipe())
     stored = find(tmp_path)
@@ -268,7 +283,8 @@ def test_what_one_rank_meets_ends_all_ranks_alike(tmp_path: Path) -> None:
     first, second = gang.run(2, one_rank_work, str(tmp_path))
     assert first[0] == second[0] == "2"
     assert first[1] == second[1] and "Not finite at step 2: loss G/l1 of player G" in first[1]
-    assert "could not be written" in second[2] and first[2] == "Another rank failed: its log has the reason."
+    assert "could not be written" in second[2]
+    assert first[2] == "Another rank failed: its log has the reason."
     assert find(tmp_path / "nan").progress.step == find(tmp_path / "save").progress.step == 1
 
 

@@ -90,7 +90,10 @@ class Config(Settings):
     def needs(self) -> Needs:
         """What the data set must hold."""
         # Padded to the stride, an image must leave the innermost residual blocks two pixels.
-        min_side = 2 ** (self.num_downsamples + (self.stage == "full") * self.num_enhancers) + 1
+        halvings = self.num_downsamples + (self.num_enhancers if self.stage == "full" else 0)
+        if self.encoder:
+            halvings = max(halvings, self.num_encoder_downsamples)
+        min_side = 2**halvings + 1
         if self.condition == "rgb":
             return Needs("pairs", min_side)
         inst = self.edges or self.encoder
