@@ -47,7 +47,7 @@ def adapted(line: str) -> list[str]:
         words += SLIM + STAGE["full" if "pix2pixhd-full" in words else "coarse"]
     if "tests.benchmarks.step" in words:
         words[words.index("--steps=30")] = "--steps=1"
-        words += ["--size=64x32", "--model.ngf=4", "--model.num_blocks=1", "--batch.total=1"]
+        words += ["--size=128x64", "--model.ngf=4", "--model.num_blocks=1"]
     if "accelerate" in words:
         words[2:2] = ["--main_process_port", str(free_port())]
     return words
