@@ -192,6 +192,7 @@ class Store:
         for name in [name for name in names if name <= newest][: -self.keep.last]:
             if not read(self.folder / name).state["milestone"]:
                 # Renamed first: what a kill leaves half removed must not look like a checkpoint.
+                # What resists removal goes with the drafts of the next save.
                 doomed = self.folder / f".writing-{name}"
                 os.rename(self.folder / name, doomed)
                 shutil.rmtree(doomed, ignore_errors=True)

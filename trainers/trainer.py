@@ -306,7 +306,8 @@ def check_scale(seat: Seat) -> None:
     if seat.scaler.is_enabled() and seat.scaler.get_scale() < 1:
         raise TrainingError(
             f"Player {seat.phase.name} has had no finite fp16 gradient for long: its loss scale is "
-            f"{seat.scaler.get_scale():.3g}. Resume the last checkpoint with precision bf16 or fp32."
+            f"{seat.scaler.get_scale():.3g}. Resume the checkpoint before with precision bf16 or "
+            "fp32."
         )
 
 
