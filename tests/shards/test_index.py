@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 import tarfile
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +31,9 @@ def test_the_set_says_what_it_holds(packed):
 
 
 def test_it_travels_to_other_processes(packed):
-    travelled = pickle.loads(pickle.dumps(packed))
+    travelled = ForkingPickler.loads(ForkingPickler.dumps(packed))
     assert travelled.keys == packed.keys and travelled.fingerprint == packed.fingerprint
-    assert len(pickle.dumps(packed)) < 10_000
+    assert len(ForkingPickler.dumps(packed)) < 10_000
 
 
 def test_the_index_points_at_the_bytes_in_the_tar(packed):

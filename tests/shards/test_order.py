@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import pickle
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_a_permutation_cannot_be_damaged():
 
 def test_an_order_travels():
     order = Order(7, seed=3, domain=1)
-    assert pickle.loads(pickle.dumps(order)) == order
+    assert ForkingPickler.loads(ForkingPickler.dumps(order)) == order
 
 
 def test_array_and_scalar_hash_agree():

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_a_shard_lost_during_a_run(packed, tmp_path):
 def test_a_copy_opens_its_own_files(packed):
     reader = Reader(packed)
     reader.read(0)
-    copy = pickle.loads(pickle.dumps(reader))
+    copy = ForkingPickler.loads(ForkingPickler.dumps(reader))
     reader.close()
     assert copy.read(1) == Reader(packed).read(1)
 
