@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 LAUNCH := accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \
           --mixed_precision no --dynamo_backend no --main_process_port 0 -m launcher
 
-.PHONY: demo test bench clean
+.PHONY: demo test clean
 
 # The demo is made for CPU cores. Memory that is freed stays with the process: giving it back and
 # fetching it again costs a third of a step.
@@ -28,9 +28,6 @@ demo: .venv/ready
 
 test: .venv/ready
 	python -m pytest
-
-bench: .venv/ready
-	python -m tests.benchmarks.step
 
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,7 +57,9 @@ class Commands:
         counts = integers(
             "pack", num_labels=num_labels or "0", shard_mib=shard_mib, workers=workers
         )
-        return Plan(lambda: packing.pack(source, Path(out), layout, split, **counts))
+        folder = partial(packing.pack_folder, Path(source))
+        work = packing.pack_earth if source == "earth" else folder
+        return Plan(lambda: work(Path(out), layout, split, **counts))
 
     def verify(self, shards: str) -> Plan:
         """Read every byte of packed shards and check it against the manifest.

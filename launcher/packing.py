@@ -7,30 +7,6 @@ from pathlib import Path
 from launcher.config import ConfigError
 from launcher.terminal import progress_bar
 
-EARTH = "earth"
-
-
-def pack(
-    source: str,
-    out: Path,
-    layout: str,
-    split: str,
-    num_labels: int,
-    shard_mib: int,
-    workers: int,
-) -> None:
-    """Pack one split of a source folder; the word `earth` builds the sample data set."""
-    if source != EARTH:
-        pack_folder(Path(source), out, layout, split, num_labels, shard_mib, workers)
-    elif (layout, split, num_labels) == ("auto", "train", 0):
-        pack_earth(out, shard_mib, workers)
-    else:
-        raise ConfigError(
-            "pack earth builds all its splits: leave out --layout, --split and --num_labels, or "
-            "write ./earth for a folder of that name."
-        )
-
-
 def pack_folder(
     source: Path,
     out: Path,
@@ -40,6 +16,7 @@ def pack_folder(
     shard_mib: int,
     workers: int,
 ) -> None:
+    """Pack one split of a source folder; 0 labels: any, 0 workers: one per core."""
     from shards.pack import pack
 
     bar, move = progress_bar(f"packing {split}")
@@ -57,8 +34,15 @@ def pack_folder(
     print(f"{out}: {manifest.num_samples} samples in {len(manifest.shards)} shards.")
 
 
-def pack_earth(out: Path, shard_mib: int, workers: int) -> None:
+def pack_earth(
+    out: Path, layout: str, split: str, num_labels: int, shard_mib: int, workers: int
+) -> None:
     """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards."""
+    if (layout, split, num_labels) != ("auto", "train", 0):
+        raise ConfigError(
+            "pack earth builds all its splits: leave out --layout, --split and --num_labels, or "
+            "write ./earth for a folder of that name."
+        )
     from shards.samples import earth
 
     images = out / "images"

@@ -63,7 +63,7 @@ def check_shared(run_dir: Path, images: int, backend: Backend) -> None:
     """All ranks must see one run folder, once rank 0 has written to it; `images`: how far this
     rank thinks the run has come."""
     here = appears(run_dir / "config.yaml")
-    facts = torch.tensor([float(images), -float(images), float(not here)], device=backend.device)
+    facts = torch.tensor([images, -images, int(not here)], device=backend.device)
     most, least, missing = backend.maximum(facts).tolist()
     if most != -least or missing:
         raise ConfigError(

@@ -10,7 +10,7 @@ import torch
 from launcher.config import Config, ConfigError
 from launcher.config import build as build_config
 from launcher.terminal import progress_bar
-from launcher.wiring import PRECISIONS, build, checkpoint_at, preprocess_of
+from launcher.wiring import PRECISIONS, build, checkpoint_at, memory_errors, preprocess_of
 from shards.census import label_histogram
 from shards.images import decode_sample
 from shards.layouts import find_conditions
@@ -30,7 +30,7 @@ def translate(checkpoint: Path, source: Path, out: Path, split: str, ema: bool) 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     conditions = Conditions(config, source, split)
     bar, move = progress_bar("translating")
-    with bar:
+    with bar, memory_errors("translate smaller maps, or on another GPU."):
         translate_all(gan.to(device), conditions, out, PRECISIONS[config.precision], move)
     print(f"{out}: {len(conditions)} pictures by {stored.path}")
 

@@ -43,15 +43,13 @@ def train(config: Config) -> int:
         if config.start_from is not None and find(config.run_dir) is None:
             checkpoint_at(config.start_from, "start_from")
     backend = open_backend(world.size, config.backend.timeout_s)
-    try:
+    remedy = (
+        "choose the next smaller model.memory (none, blocks, halves, halves+slices, "
+        "whole+strips), a smaller batch.micro, or precision=bf16."
+    )
+    with memory_errors(remedy):
         trainer, resume = assemble(config, recipe, gan, shards, backend, stop)
         finished = trainer.fit(resume, config.to_yaml())
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"The GPU's memory does not suffice ({first_line(error)}): choose the next smaller "
-            "model.memory (none, blocks, halves, halves+slices, whole+strips), a smaller "
-            "batch.micro, or precision=bf16."
-        ) from error
     backend.close()
     if backend.rank == 0:
         print(closing_words(config, finished, trainer.progress.images), file=sys.stderr)
@@ -221,6 +219,16 @@ def config_errors() -> Iterator[None]:
         raise ConfigError(str(error)) from error
 
 
+@contextmanager
+def memory_errors(remedy: str) -> Iterator[None]:
+    """A GPU that is too small is the user's to mend."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"The GPU's memory does not suffice ({reason}): {remedy}") from error
+
+
 def closing_words(config: Config, finished: bool, images: int) -> str:
     if finished:
         return (
@@ -229,7 +237,3 @@ def closing_words(config: Config, finished: bool, images: int) -> str:
         )
     done = f"saved in {config.run_dir} at {images} images" if images else "before the first step"
     return f"Stopped by a signal, {done}: the same command again goes on."
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -11,7 +11,7 @@ from trainers.checkpoint import Progress, replace_text
 
 
 class Observer:
-    """Sees what the trainer has to tell. Does nothing by itself; all but rank 0 use it so."""
+    """Sees what the trainer has to tell; only rank 0 has any. By itself it does nothing."""
 
     def start(self, progress: Progress, total: int, config: str) -> None:
         """The run begins or goes on at `progress`, towards `total` images."""

@@ -243,9 +243,9 @@ class Trainer:
         price of stopping at the very step, by when the next batch is on its way already."""
         device = self.backend.device
         asked = torch.tensor([float(self.stop()), float(self.failure is not None)], device=device)
-        bad = [(~value.isfinite()).float() for value in watched.values()]
-        flags = self.backend.maximum(torch.cat([asked, *(flag.reshape(1) for flag in bad)]))
-        stop, failed, *bad_flags = flags.tolist()
+        values = [value.float() for value in watched.values()]
+        bad = [(~torch.stack(values).isfinite()).float()] if values else []
+        stop, failed, *bad_flags = self.backend.maximum(torch.cat([asked, *bad])).tolist()
         if any(bad_flags):
             worst = [name for name, flag in zip(watched, bad_flags, strict=True) if flag]
             raise TrainingError(
