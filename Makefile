@@ -1,4 +1,5 @@
-# Two commands: `make demo` trains and translates on real images, `make test` runs all tests.
+# Two commands: `make demo` trains and translates on real images (`make demo RECIPE=cyclegan`: other
+# recipes), `make test` runs all tests.
 # Both set up .venv first. Anything else is plain `python -m launcher COMMAND`.
 
 PYTHON ?= python3
@@ -8,7 +9,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 LAUNCH := accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \
           --mixed_precision no --dynamo_backend no --main_process_port 0 -m launcher
 
-.PHONY: demo test clean
+# RECIPE=pix2pixhd, pix2pix or cyclegan.
+RECIPE ?= pix2pixhd
+EARTH := $(DEMO)/earth
+PICTURES := $(DEMO)/$(RECIPE)-pictures
+
+.PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan earth test clean
 
 # The demo is made for CPU cores. Memory that is freed stays with the process: giving it back and
 # fetching it again costs a third of a step.
@@ -16,15 +22,36 @@ demo: export CUDA_VISIBLE_DEVICES =
 demo: export MALLOC_MMAP_MAX_ = 0
 demo: export MALLOC_TRIM_THRESHOLD_ = 100000000000
 demo: export MALLOC_TOP_PAD_ = 500000000
-demo: .venv/ready
-	python -m launcher pack earth $(DEMO)/earth
-	$(LAUNCH) train earth-coarse --data.shards=$(DEMO)/earth/train --run_dir=$(DEMO)/coarse
-	$(LAUNCH) train earth-full --data.shards=$(DEMO)/earth/train --run_dir=$(DEMO)/full \
+demo: .venv/ready demo-$(RECIPE)
+	@echo "Pictures of the held-out region: $(PICTURES)"
+	@echo "Curves and pictures: tensorboard --logdir $(DEMO)"
+
+demo-pix2pixhd: earth
+	$(LAUNCH) train earth-coarse --data.shards=$(EARTH)/train --run_dir=$(DEMO)/coarse
+	$(LAUNCH) train earth-full --data.shards=$(EARTH)/train --run_dir=$(DEMO)/full \
 	          --start_from=$(DEMO)/coarse
-	python -m launcher translate $(DEMO)/full $(DEMO)/earth/images $(DEMO)/pictures --split=test
-	python -m launcher score $(DEMO)/pictures $(DEMO)/earth/images/test_img
-	@echo "Pictures of the held-out region: $(DEMO)/pictures"
-	@echo "Curves and pictures of both stages: tensorboard --logdir $(DEMO)"
+	python -m launcher translate $(DEMO)/full $(EARTH)/images $(PICTURES) --split=test
+	python -m launcher score $(PICTURES) $(EARTH)/images/test_img
+
+demo-pix2pix: earth
+	$(LAUNCH) train earth-pix2pix --data.shards=$(EARTH)/tiles-train --run_dir=$(DEMO)/pix2pix
+	python -m launcher translate $(DEMO)/pix2pix $(EARTH)/images/tiles $(PICTURES) --split=test
+	python -m launcher score $(PICTURES) $(EARTH)/images/tiles/test_A \
+	          --sources=$(EARTH)/images/tiles/test_B
+
+demo-cyclegan: earth
+	$(LAUNCH) train earth-cyclegan --data.shards=$(EARTH)/tiles-unpaired \
+	          --run_dir=$(DEMO)/cyclegan
+	for way in A2B B2A; do \
+	  python -m launcher translate $(DEMO)/cyclegan $(EARTH)/images/tiles $(PICTURES)/$$way \
+	          --split=test --direction=$$way || exit 1; done
+	python -m launcher score $(PICTURES)/A2B $(EARTH)/images/tiles/test_B \
+	          --sources=$(EARTH)/images/tiles/test_A
+	python -m launcher score $(PICTURES)/B2A $(EARTH)/images/tiles/test_A \
+	          --sources=$(EARTH)/images/tiles/test_B
+
+earth:
+	python -m launcher pack earth $(EARTH)
 
 test: .venv/ready
 	python -m pytest

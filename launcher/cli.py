@@ -42,11 +42,21 @@ class Commands:
     ) -> Plan:
         """Pack a folder of images into tar shards, or build the sample data set `earth`.
 
+        Layouts, and the folders of SOURCE that each looks for:
+          labels        SPLIT_label/, SPLIT_inst/ (optional), SPLIT_img/
+          pairs         SPLIT_A/ + SPLIT_B/, or A/SPLIT/ + B/SPLIT/, or A/ + B/; names match
+          unpaired      SPLITA/ + SPLITB/ (CycleGAN's trainA, trainB), or as pairs; any names
+          side-by-side  SPLIT/, or SOURCE itself: A is the left half of each file, B the right
+          classes       SPLIT/CLASS/, or CLASS/: one domain for each class
+        unpaired and classes make one set per domain: OUT/A, OUT/B or OUT/CLASS.
+
+        Pictures are read as 8-bit RGB: grey, palettes, 16 bits and opaque alpha are converted and
+        counted; transparent pixels, CMYK and files other than PNG and JPEG are refused.
+
         Args:
-            source: folder with SPLIT_label, SPLIT_inst (optional) and SPLIT_img, or with SPLIT_A
-                and SPLIT_B; or the word `earth` for a sample made of satellite images.
+            source: folder of images; or the word `earth` for a sample made of satellite images.
             out: folder for the shards (for `earth`: for the images and the shards).
-            layout: labels (pix2pixHD), pairs (A/B), or auto.
+            layout: one of these; auto tells labels, pairs and SPLITA/ + SPLITB/ by their folders.
             split: train, test, val ...: which part of the source.
             num_labels: refuse label ids that are not below this number.
             shard_mib: about how large a shard becomes, in MiB.
@@ -62,10 +72,10 @@ class Commands:
         return Plan(lambda: work(Path(out), layout, split, **counts))
 
     def verify(self, shards: str) -> Plan:
-        """Read every byte of packed shards and check it against the manifest.
+        """Read every byte of packed shards and check it against their manifests.
 
         Args:
-            shards: folder made by `pack`.
+            shards: folder made by `pack`: a set, or several domains.
         """
         from launcher import packing
 
@@ -97,38 +107,58 @@ class Commands:
         source: str,
         out: str,
         split: str = "test",
+        layout: str = "auto",
+        direction: str = "",
         weights: str = "ema",
+        **overrides: str,
     ) -> Plan:
-        """Turn a folder of label (and instance) maps into PNG pictures.
+        """Turn a folder of label (and instance) maps or of pictures into PNG pictures.
+
+        Pictures are brought to size as in training, but whole; --data.preprocess.mode=none keeps
+        the size that they have.
 
         Args:
             checkpoint: a run folder (its newest checkpoint), or one checkpoint.
             source: folder laid out as for `pack`, or itself the folder of maps or pictures.
-            out: folder for the pictures, named as their maps.
+            out: folder for the pictures, named as their sources.
             split: train, test, val ...: which part of the source.
+            layout: auto, or side-by-side when each file of the source holds both pictures.
+            direction: A2B or B2A, for a GAN that was trained on A and B; its own by default.
             weights: ema (the moving average, if the run keeps one) or raw.
+            overrides: options of the run that shall differ, by dotted name:
+                --data.preprocess.mode=none, --model.test_dropout=false, --precision=bf16.
         """
         from launcher import translating
 
         one_of("translate", "weights", weights, ("ema", "raw"))
         return Plan(
             lambda: translating.translate(
-                Path(checkpoint), Path(source), Path(out), split, weights == "ema"
+                Path(checkpoint),
+                Path(source),
+                Path(out),
+                split=split,
+                layout=layout,
+                direction=direction,
+                ema=weights == "ema",
+                overrides=overrides,
             )
         )
 
-    def score(self, pictures: str, photos: str) -> Plan:
-        """Mean absolute error of translated pictures, beside that of the best constant colour.
+    def score(self, pictures: str, photos: str, sources: str = "") -> Plan:
+        """Mean absolute error of translated pictures, beside that of the simplest answers.
 
-        Exits with 1 when the pictures are no better than the constant.
+        These are the best constant colour and, with --sources, leaving the source as it is (the
+        identity map). Exits with 1 when the pictures are no better than any of them.
 
         Args:
             pictures: folder made by `translate`.
             photos: folder of the real photos, with the same file names.
+            sources: folder of the pictures that were translated, with the same file names.
         """
         from launcher import scoring
 
-        return Plan(lambda: scoring.score(Path(pictures), Path(photos)))
+        given = Path(sources) if sources else None
+        return Plan(lambda: scoring.score(Path(pictures), Path(photos), given))
 
 
 def main() -> None:

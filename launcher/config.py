@@ -43,6 +43,8 @@ class Preprocess(Settings):
 class Data(Settings):
     shards: Path
     """Folder made by `pack`."""
+    domains: tuple[str, str] = ("A", "B")
+    """Unpaired training: which two of the packed domains are a and b."""
     preprocess: Preprocess = Preprocess()
     workers: int = Field(2, ge=0)
     """Reader processes per rank."""
@@ -98,7 +100,7 @@ class Backend(Settings):
 
 class Config(Settings):
     gan: str
-    """A file of trainers/gans/: pix2pixhd."""
+    """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan."""
     run_dir: Path
     """Everything the run writes; the same command again resumes from it."""
     start_from: Path | None = None

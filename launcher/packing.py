@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.config import ConfigError
 from launcher.terminal import progress_bar
+from shards.index import ShardSet
+
 
 def pack_folder(
     source: Path,
@@ -16,12 +19,13 @@ def pack_folder(
     shard_mib: int,
     workers: int,
 ) -> None:
-    """Pack one split of a source folder; 0 labels: any, 0 workers: one per core."""
+    """Pack one split of a source folder and say which pictures were converted; 0 labels: any,
+    0 workers: one per core."""
     from shards.pack import pack
 
     bar, move = progress_bar(f"packing {split}")
     with bar:
-        manifest = pack(
+        sets = pack(
             source,
             out,
             layout=layout,
@@ -31,13 +35,31 @@ def pack_folder(
             workers=workers or None,
             progress=move,
         )
-    print(f"{out}: {manifest.num_samples} samples in {len(manifest.shards)} shards.")
+    for shard_set in sets:
+        num_shards = len(shard_set.manifest.shards)
+        print(f"{shard_set.path}: {shard_set.num_samples} samples in {num_shards} shards.")
+        for line in conversion_lines(shard_set):
+            print(line)
+
+
+def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
+    """What reading makes of pictures that are not 8-bit RGB, by member or for the domain."""
+    for member, kinds in shard_set.manifest.conversions.items():
+        name = shard_set.path.name if shard_set.layout == "images" else member
+        (kind, count), *others = kinds.items()
+        more = "".join(f", {other_count} are {other}" for other, other_count in others)
+        yield (
+            f"{name}: {count} of {shard_set.num_samples} pictures are {kind}{more}; they are read "
+            f"as 8-bit RGB."
+        )
 
 
 def pack_earth(
     out: Path, layout: str, split: str, num_labels: int, shard_mib: int, workers: int
 ) -> None:
-    """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards."""
+    """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards.
+
+    tiles-unpaired holds the pairs of tiles-train as two domains."""
     if (layout, split, num_labels) != ("auto", "train", 0):
         raise ConfigError(
             "pack earth builds all its splits: leave out --layout, --split and --num_labels, or "
@@ -53,6 +75,8 @@ def pack_earth(
         labels, tiles = out / split, out / f"tiles-{split}"
         pack_folder(images, labels, "labels", split, earth.NUM_LABELS, shard_mib, workers)
         pack_folder(images / "tiles", tiles, "pairs", split, 0, shard_mib, workers)
+    unpaired = out / "tiles-unpaired"
+    pack_folder(images / "tiles", unpaired, "unpaired", "train", 0, shard_mib, workers)
 
 
 def verify(shards: Path) -> int:

@@ -1,8 +1,7 @@
-"""`score`: how far translated pictures are from the photos, beside the simplest answer."""
+"""`score`: how far translated pictures are from the photos, beside the simplest answers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +14,38 @@ Pixels = np.ndarray
 """uint8 [H, W, 3]."""
 
 
-def score(pictures: Path, photos: Path) -> int:
-    """Print mean absolute errors over all pixels on the 0..1 scale; 1 when a constant colour does
-    as well.
+def score(pictures: Path, photos: Path, sources: Path | None = None) -> int:
+    """Print mean absolute errors over all pixels on the 0..1 scale; 1 when a constant colour, or
+    the sources themselves, do as well.
 
-    Raises DataError for a picture without a photo of its size."""
-    pairs = matched(pictures, photos)
-    total, values = 0, np.zeros((3, 256), dtype=np.int64)
-    for picture, photo in read(pairs):
-        total += int(np.abs(picture.astype(np.int16) - photo).sum(dtype=np.int64))
+    Raises DataError for a picture without a photo (or source) of its size."""
+    ours = image_keys(pictures, "b")
+    if not ours:
+        raise DataError(f"score: {pictures} holds no picture; give the folder of `translate`.")
+    real = partners(ours, pictures, photos, "photo")
+    given = partners(ours, pictures, sources, "source") if sources else {}
+    error, identity, values = 0, 0, np.zeros((3, 256), dtype=np.int64)
+    for key, path in ours.items():
+        photo = read(real[key])
+        error += distance(path, real[key], photo)
+        if given:
+            identity += distance(given[key], real[key], photo)
         for channel in range(3):
             values[channel] += np.bincount(photo[..., channel].ravel(), minlength=256)
-    ours = total / values.sum() / 255
-    constant = error_of_best_constant(values)
-    better = ours < constant
-    verdict = "better" if better else "NOT better"
-    if constant > 0:  # it is 0 where all photos have one colour
-        verdict += f", ratio {ours / constant:.2f}"
-    print(
-        f"mean absolute error over {len(pairs)} pictures: {ours:.4f}; "
-        f"best constant colour: {constant:.4f} ({verdict})"
-    )
-    return 0 if better else 1
+    mean = 1 / values.sum() / 255
+    answers = {"best constant colour": error_of_best_constant(values)}
+    if given:
+        answers["identity map"] = identity * mean
+    print(f"mean absolute error over {len(ours)} pictures: {error * mean:.4f}", end="")
+    for name, other in answers.items():
+        print(f"; {name}: {other:.4f} ({verdict(error * mean, other)})", end="")
+    print()
+    return 0 if all(error * mean < other for other in answers.values()) else 1
+
+
+def verdict(ours: float, other: float) -> str:
+    word = "better" if ours < other else "NOT better"
+    return f"{word}, ratio {ours / other:.2f}" if other > 0 else word
 
 
 def error_of_best_constant(values: np.ndarray) -> float:
@@ -49,29 +58,32 @@ def error_of_best_constant(values: np.ndarray) -> float:
     return float((values * distances).sum() / values.sum() / 255)
 
 
-def matched(pictures: Path, photos: Path) -> list[tuple[Path, Path]]:
-    """(picture, photo) by the keys under which `translate` writes pictures."""
-    ours, real = image_keys(pictures, "b"), image_keys(photos, "b")
-    if not ours.keys() <= real.keys():
-        real = image_keys(photos, "image")  # photos of Cityscapes have an ending that keys lack
-    missing = sorted(ours.keys() - real.keys())
-    if not ours:
-        raise DataError(f"score: {pictures} holds no picture; give the folder of `translate`.")
+def partners(
+    pictures: dict[str, Path], folder: Path, others: Path, kind: str
+) -> dict[str, Path]:
+    """The file of `others` under the key of each picture; `kind` is what messages call it."""
+    found = image_keys(others, "b")
+    if not pictures.keys() <= found.keys():
+        found = image_keys(others, "image")  # photos of Cityscapes have an ending that keys lack
+    missing = sorted(pictures.keys() - found.keys())
     if missing:
         raise DataError(
-            f"score: {photos} holds no photo of {len(missing)} pictures (first: {missing[0]}); "
-            f"give the folder with the photos of {pictures}."
+            f"score: {others} holds no {kind} of {len(missing)} pictures (first: {missing[0]}); "
+            f"give the folder with the {kind}s of {folder}."
         )
-    return [(ours[key], real[key]) for key in sorted(ours)]
+    return found
 
 
-def read(pairs: list[tuple[Path, Path]]) -> Iterator[tuple[Pixels, Pixels]]:
-    """The pixels of both; pictures of another size are refused."""
-    for paths in pairs:
-        picture, photo = (decode(path.read_bytes(), "image", str(path)) for path in paths)
-        if picture.shape != photo.shape:
-            raise DataError(
-                f"score: {paths[0]} is {size_text(size_of(picture))}, but {paths[1]} is "
-                f"{size_text(size_of(photo))}: resize the photos."
-            )
-        yield picture, photo
+def distance(path: Path, photo_path: Path, photo: Pixels) -> int:
+    """Sum of absolute differences; a file of another size than the photo is refused."""
+    picture = read(path)
+    if picture.shape != photo.shape:
+        raise DataError(
+            f"score: {path} is {size_text(size_of(picture))}, but {photo_path} is "
+            f"{size_text(size_of(photo))}: resize the photos."
+        )
+    return int(np.abs(picture.astype(np.int16) - photo).sum(dtype=np.int64))
+
+
+def read(path: Path) -> Pixels:
+    return decode(path.read_bytes(), "image", str(path))

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from launcher.config import Config, ConfigError
+from launcher.config import Config, ConfigError, insert, parse
 from launcher.config import build as build_config
 from launcher.terminal import progress_bar
-from launcher.wiring import PRECISIONS, build, checkpoint_at, memory_errors, preprocess_of
+from launcher.wiring import (
+    PRECISIONS,
+    build,
+    check_multiple,
+    checkpoint_at,
+    config_errors,
+    memory_errors,
+    preprocess_of,
+)
 from shards.census import label_histogram
 from shards.images import decode_sample
 from shards.layouts import find_conditions
@@ -21,16 +30,29 @@ from trainers.gan import GAN, Batch
 from trainers.translate import translate_all
 
 
-def translate(checkpoint: Path, source: Path, out: Path, split: str, ema: bool) -> None:
-    """A folder of conditions -> a folder of PNGs, by the architecture in the checkpoint."""
+def translate(
+    checkpoint: Path,
+    source: Path,
+    out: Path,
+    *,
+    split: str,
+    layout: str,
+    direction: str,
+    ema: bool,
+    overrides: dict[str, str],
+) -> None:
+    """A folder of conditions -> a folder of PNGs, by the architecture in the checkpoint.
+
+    overrides: options that differ from those in training, by dotted name."""
     stored = checkpoint_at(checkpoint, "checkpoint")
-    config = build_config(stored.config, str(stored.path))
-    gan = build(config, training=False)
+    config = overridden(stored.config, overrides, str(stored.path))
+    with config_errors():
+        gan = build(config, training=False)
     load_generator(gan, stored, ema)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    conditions = Conditions(config, source, split)
+    conditions = Conditions(config, source, split, layout, direction)
     bar, move = progress_bar("translating")
-    with bar, memory_errors("translate smaller maps, or on another GPU."):
+    with bar, memory_errors("translate smaller images, or on another GPU."):
         translate_all(gan.to(device), conditions, out, PRECISIONS[config.precision], move)
     print(f"{out}: {len(conditions)} pictures by {stored.path}")
 
@@ -46,10 +68,19 @@ def load_generator(gan: GAN, stored: Checkpoint, ema: bool) -> None:
 class Conditions:
     """The conditions of a source folder: (key, raw batch of one), brought to size, uncropped."""
 
-    def __init__(self, config: Config, source: Path, split: str):
+    def __init__(self, config: Config, source: Path, split: str, layout: str, direction: str):
         self.needs = config.model.needs
         self.preprocess = preprocess_of(config).uncropped()
-        records = find_conditions(source, self.needs.layout, split, self.needs.photos)
+        self.member = member_of(config, direction)
+        known = [self.needs.layout, *(["side-by-side"] if self.needs.layout == "pairs" else [])]
+        if layout not in ("auto", *known):
+            raise ConfigError(
+                f"translate: --layout={layout}, but {config.gan} takes {' or '.join(known)} here."
+            )
+        layout = known[0] if layout == "auto" else layout
+        records = find_conditions(
+            source, layout, split, member=self.member, photos=self.needs.photos
+        )
         if self.needs.inst and "inst" not in records[0].files:
             raise ConfigError(
                 f"{source} holds no {split}_inst, but the checkpoint uses instance maps: add them."
@@ -67,14 +98,43 @@ class Conditions:
         names = {member: str(path) for member, path in record.files.items()}
         files = {member: path.read_bytes() for member, path in record.files.items()}
         pixels = decode_sample(files, names)
+        if "ab" in files:  # the other half is what is to be painted
+            pixels = {self.member: pixels[self.member]}
+        where = next(iter(names.values()))
         if self.needs.num_labels is not None:
             used = label_histogram(pixels["label"])
-            check_label_ids(used, self.needs.num_labels, names["label"])
+            check_label_ids(used, self.needs.num_labels, where)
         sized = self.preprocess.apply(pixels, 0, record.key)
         height, width = next(iter(sized.values())).shape[:2]
         if min(height, width) < self.needs.min_side:
             raise DataError(
-                f"{next(iter(names.values()))} is {width}x{height}, but this network needs sides "
-                f"of {self.needs.min_side} pixels or more: enlarge the map"
+                f"{where} is {width}x{height}, but this network needs sides of "
+                f"{self.needs.min_side} pixels or more: enlarge the picture"
             )
+        check_multiple((width, height), self.needs, where)
         return collate([sized], [record.key])
+
+
+def member_of(config: Config, direction: str) -> str:
+    """The member of a sample that is translated in `direction` ("": the usual one)."""
+    known = config.model.needs.directions
+    if not known:
+        raise ConfigError(f"translate: {config.gan} makes pictures from noise, not from pictures.")
+    if direction and direction not in known:
+        raise ConfigError(
+            f"translate: --direction={direction}, but this checkpoint translates "
+            f"{' or '.join(known)}."
+        )
+    backwards = (direction or known[0]) == "B2A"
+    return "b" if backwards else CONDITION[config.model.needs.layout]
+
+
+CONDITION = {"labels": "label", "pairs": "a", "unpaired": "a"}
+"""The member of a sample that is translated A2B, by what a GAN reads."""
+
+
+def overridden(tree: dict[str, Any], overrides: dict[str, str], source: str) -> Config:
+    """The configuration of a checkpoint with dotted overrides."""
+    for option, text in overrides.items():
+        insert(tree, option, parse(text))
+    return build_config(tree, source)

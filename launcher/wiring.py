@@ -16,14 +16,13 @@ from launcher import rundir, spans
 from launcher.config import Config, ConfigError, gan_module
 from launcher.terminal import Terminal
 from shards.augment import Preprocess
-from shards.index import ShardSet, open_shards
-from shards.order import Order
+from shards.sources import Source, epoch_size, fingerprint, open_sources
 from trainers.backends import Backend, open_backend
 from trainers.board import Board
 from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.ema import Ema
 from trainers.errors import TrainingError
-from trainers.gan import GAN, Batch
+from trainers.gan import GAN, Batch, Needs
 from trainers.schedule import Schedule
 from trainers.trainer import Cadence, Recipe, Trainer
 
@@ -35,10 +34,10 @@ def train(config: Config) -> int:
     stop = StopRequest().install()
     with config_errors():
         world = expected_world(config)
-        shards = open_shards(config.data.shards)
-        config = spans.resolve(config, shards.num_samples)
+        sources = sources_of(config)
+        config = spans.resolve(config, epoch_size(sources))
         recipe = recipe_of(config, world.size)
-        check_data(config, shards, micro_batch_of(recipe, world.size))
+        check_data(config, sources, micro_batch_of(recipe, world.size))
         gan = build(config)
         if config.start_from is not None and find(config.run_dir) is None:
             checkpoint_at(config.start_from, "start_from")
@@ -48,7 +47,7 @@ def train(config: Config) -> int:
         "whole+strips), a smaller batch.micro, or precision=bf16."
     )
     with memory_errors(remedy):
-        trainer, resume = assemble(config, recipe, gan, shards, backend, stop)
+        trainer, resume = assemble(config, recipe, gan, sources, backend, stop)
         finished = trainer.fit(resume, config.to_yaml())
     backend.close()
     if backend.rank == 0:
@@ -60,7 +59,7 @@ def assemble(
     config: Config,
     recipe: Recipe,
     gan: GAN,
-    shards: ShardSet,
+    sources: tuple[Source, ...],
     backend: Backend,
     stop: StopRequest,
 ) -> tuple[Trainer, Checkpoint | None]:
@@ -72,7 +71,7 @@ def assemble(
             rundir.lock(config.run_dir)
         resume = find(config.run_dir)
         if resume is not None:
-            rundir.check_same_run(config, shards.fingerprint, resume)
+            rundir.check_same_run(config, fingerprint(sources), resume)
         elif config.start_from is not None:
             start_from(gan, config.start_from, report=lead)
         if lead:
@@ -82,7 +81,7 @@ def assemble(
     gan.to(backend.device)
     facts = {
         "config": config.model_dump(mode="json"),
-        "data": shards.fingerprint,
+        "data": fingerprint(sources),
         "versions": rundir.versions(),
     }
     keep = Keep(config.cadence.keep_last, config.cadence.keep_every)
@@ -92,7 +91,7 @@ def assemble(
         recipe,
         backend,
         Store(config.run_dir, backend, keep, facts),
-        stream_of(config, shards, recipe, backend),
+        stream_of(config, sources, recipe, backend),
         # One rank keeps the average: a copy of the generator is much memory.
         ema=Ema(gan, config.ema.halflife) if lead and config.ema.halflife else None,
         observers=(Board(config.run_dir), Terminal()) if lead else (),
@@ -112,16 +111,41 @@ def expected_world(config: Config) -> topology.World:
     return world
 
 
-def check_data(config: Config, shards: ShardSet, micro_batch: int) -> None:
-    """What the manifest tells about the whole set, before the first sample is read."""
-    needs = config.model.needs
-    shards.require(needs.layout, num_labels=needs.num_labels, inst=needs.inst)
-    width, height = shards.require_sizes(preprocess_of(config), micro_batch)
-    if min(width, height) < needs.min_side:
+def sources_of(config: Config) -> tuple[Source, ...]:
+    """The packed sets that the GAN reads."""
+    data = config.data
+    return open_sources(data.shards, config.model.needs.layout, config.seed, data.domains)
+
+
+def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:
+    """What the manifests tell about the whole data, before the first sample is read."""
+    needs, preprocess = config.model.needs, preprocess_of(config)
+    for shards in (source.shard_set for source in sources):
+        layout = "images" if needs.layout == "unpaired" else needs.layout
+        shards.require(layout, num_labels=needs.num_labels, inst=needs.inst)
+        width, height = shards.require_sizes(preprocess, micro_batch)
+        if min(width, height) < needs.min_side:
+            raise ConfigError(
+                f"{shards.path} has images of {width}x{height} after data.preprocess, but these "
+                f"networks need sides of {needs.min_side} pixels or more: use larger images, or "
+                "networks that halve them less often (model.*num_downsamples, "
+                "model.*num_layers, model.num_enhancers)."
+            )
+        for width, height, _ in shards.sizes:
+            check_multiple(preprocess.output_size(width, height), needs, str(shards.path))
+
+
+def check_multiple(size: tuple[int, int], needs: Needs, where: str) -> None:
+    """Refuse sides that a network cannot halve as often as it does."""
+    width, height = size
+    multiple = needs.multiple
+    if width % multiple or height % multiple:
+        fitting = [max(1, round(side / multiple)) * multiple for side in size]
         raise ConfigError(
-            f"{shards.path} has images of {width}x{height} after data.preprocess, but these "
-            f"networks need sides of {needs.min_side} pixels or more: use larger images, or fewer "
-            "model.num_downsamples or model.num_enhancers."
+            f"{where} has images of {width}x{height} after data.preprocess, but this generator "
+            f"takes sides that are multiples of {multiple}, {fitting[0]}x{fitting[1]} for "
+            "example: choose such a data.preprocess.crop_size or load_size, fewer "
+            "model.generator.num_downsamples, or model.generator.pad=true."
         )
 
 
@@ -160,15 +184,14 @@ def recipe_of(config: Config, world: int) -> Recipe:
 
 
 def stream_of(
-    config: Config, shards: ShardSet, recipe: Recipe, backend: Backend
+    config: Config, sources: tuple[Source, ...], recipe: Recipe, backend: Backend
 ) -> Callable[[int], Iterator[Batch]]:
     """position -> this rank's micro-batches from there on."""
     from shards.stream import batches
 
     def stream(position: int) -> Iterator[Batch]:
         return batches(
-            shards,
-            Order(shards.num_samples, config.seed),
+            sources,
             preprocess_of(config),
             global_batch=recipe.global_batch,
             micro_batch=micro_batch_of(recipe, backend.world),

@@ -1,11 +1,18 @@
-"""The pieces that the networks are built from: convolution, instance norm, activation."""
+"""The pieces that the networks are built from: convolution, norm, activation, residual blocks."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.norms import InstanceNorm, Norm, build_norm, conv_bias
 from nets.remat import Remat, remat
+
+Upsampling = Literal["transposed", "resize"]
+"""Transposed convolution, as in the papers, or nearest x2 and a convolution, which leaves no
+checkerboard (Odena et al., Deconvolution and Checkerboard Artifacts, Distill 2016)."""
 
 
 def downsample(x: Tensor) -> Tensor:
@@ -13,52 +20,47 @@ def downsample(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
 
 
-def instance_norm(x: Tensor, activation: nn.Module | None = None) -> Tensor:
-    """Instance norm without affine or running statistics, then `activation` (may be in place).
-
-    `F.instance_norm` ends in a view, and an in-place activation on a view copies the whole tensor
-    again in backward. Batch norm over [1, N * C, H, W] is the same function and no view; the
-    activation is applied before the batch is folded out again.
-    """
-    batch, channels, height, width = x.shape
-    flat = x if batch == 1 else x.reshape(1, batch * channels, height, width)
-    flat = F.batch_norm(flat, None, None, training=True)
-    flat = flat if activation is None else activation(flat)
-    return flat if batch == 1 else flat.view(batch, channels, height, width)
-
-
 class ConvBlock(nn.Module):
-    """[reflection padding] -> convolution -> [instance norm] -> [activation]."""
+    """[nearest x2] -> [reflection padding] -> conv -> [norm] -> [activation] -> [dropout]."""
 
     def __init__(
         self,
         conv: nn.Conv2d | nn.ConvTranspose2d,
         activation: nn.Module | None,
         reflect: int = 0,
-        norm: bool = True,
+        norm: Norm = "instance",
+        dropout: float = 0.0,
+        enlarge: bool = False,
     ):
         super().__init__()
         self.conv = conv
-        self.activation = activation
+        self.norm = build_norm(norm, conv.out_channels)
+        self.activation = activation or nn.Identity()
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.reflect = reflect
-        self.norm = norm
+        self.enlarge = enlarge
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.enlarge:
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         if self.reflect:
             x = F.pad(x, (self.reflect,) * 4, mode="reflect")
         x = self.conv(x)
-        if self.norm:
-            return instance_norm(x, self.activation)
-        return x if self.activation is None else self.activation(x)
+        if isinstance(self.norm, InstanceNorm):
+            x = self.norm(x, self.activation)
+        else:
+            x = self.activation(self.norm(x))
+        return self.dropout(x)
 
 
 class ResidualBlock(nn.Module):
-    """x + conv3(relu(conv3(x))), normalised, reflection padded: [N, C, H, W] -> the same."""
+    """x + conv3([dropout](relu(conv3(x)))), normalised, reflection padded: [N, C, H, W] -> same."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, norm: Norm = "instance", dropout: float = 0.0):
         super().__init__()
-        self.first = ConvBlock(nn.Conv2d(channels, channels, 3), nn.ReLU(inplace=True), reflect=1)
-        self.second = ConvBlock(nn.Conv2d(channels, channels, 3), None, reflect=1)
+        first, second = (nn.Conv2d(channels, channels, 3, bias=conv_bias(norm)) for _ in range(2))
+        self.first = ConvBlock(first, nn.ReLU(inplace=True), 1, norm, dropout)
+        self.second = ConvBlock(second, None, 1, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(self.first(x))
@@ -78,16 +80,23 @@ class Hourglass(nn.Module):
         num_downsamples: int,
         num_blocks: int,
         rematerialise: Remat = "none",
+        norm: Norm = "instance",
+        dropout: float = 0.0,
+        upsampling: Upsampling = "transposed",
     ):
         super().__init__()
         widths = [width * 2**level for level in range(num_downsamples + 1)]
         pairs = list(zip(widths, widths[1:]))
         self.down = nn.Sequential(
-            ConvBlock(nn.Conv2d(in_channels, width, 7), nn.ReLU(inplace=True), reflect=3),
-            *(_halve(narrow, wide) for narrow, wide in pairs),
+            _input_layer(in_channels, width, norm),
+            *(_halve(narrow, wide, norm) for narrow, wide in pairs),
         )
-        self.blocks = nn.ModuleList(ResidualBlock(widths[-1]) for _ in range(num_blocks))
-        self.up = nn.Sequential(*(_double(wide, narrow) for narrow, wide in reversed(pairs)))
+        self.blocks = nn.ModuleList(
+            ResidualBlock(widths[-1], norm, dropout) for _ in range(num_blocks)
+        )
+        self.up = nn.Sequential(
+            *(_double(wide, narrow, norm, upsampling) for narrow, wide in reversed(pairs))
+        )
         self.rematerialise = rematerialise
 
     def forward(self, x: Tensor, inject: Tensor | None = None) -> Tensor:
@@ -102,13 +111,23 @@ class Hourglass(nn.Module):
 
 def output_layer(width: int, out_channels: int) -> ConvBlock:
     """[N, width, H, W] -> [N, out_channels, H, W] in [-1, 1]."""
-    return ConvBlock(nn.Conv2d(width, out_channels, 7), nn.Tanh(), reflect=3, norm=False)
+    return ConvBlock(nn.Conv2d(width, out_channels, 7), nn.Tanh(), reflect=3, norm="none")
 
 
-def _halve(narrow: int, wide: int) -> ConvBlock:
-    return ConvBlock(nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.ReLU(inplace=True))
+def _input_layer(in_channels: int, width: int, norm: Norm) -> ConvBlock:
+    conv = nn.Conv2d(in_channels, width, 7, bias=conv_bias(norm))
+    return ConvBlock(conv, nn.ReLU(inplace=True), reflect=3, norm=norm)
 
 
-def _double(wide: int, narrow: int) -> ConvBlock:
-    conv = nn.ConvTranspose2d(wide, narrow, 3, stride=2, padding=1, output_padding=1)
-    return ConvBlock(conv, nn.ReLU(inplace=True))
+def _halve(narrow: int, wide: int, norm: Norm) -> ConvBlock:
+    conv = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=conv_bias(norm))
+    return ConvBlock(conv, nn.ReLU(inplace=True), norm=norm)
+
+
+def _double(wide: int, narrow: int, norm: Norm, upsampling: Upsampling) -> ConvBlock:
+    relu, bias = nn.ReLU(inplace=True), conv_bias(norm)
+    if upsampling == "resize":
+        conv = nn.Conv2d(wide, narrow, 3, bias=bias)
+        return ConvBlock(conv, relu, reflect=1, norm=norm, enlarge=True)
+    conv = nn.ConvTranspose2d(wide, narrow, 3, 2, padding=1, output_padding=1, bias=bias)
+    return ConvBlock(conv, relu, norm=norm)

@@ -1,32 +1,63 @@
-"""Patch discriminators of pix2pixHD on several scales (section 3.2 of the paper)."""
+"""Discriminators that score patches: PatchGAN, its pixel-sized relative, and several scales.
+
+Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, CVPR 2017, section
+3.2 and appendix; several scales: pix2pixHD (Wang et al., CVPR 2018), section 3.2.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from nets.blocks import ConvBlock, downsample
-
-MAX_WIDTH = 512
+from nets.norms import Norm, conv_bias
 
 
 class PatchDiscriminator(nn.Module):
-    """[N, in_channels, H, W] -> features of every layer; the last one, [N, 1, h, w], is scores."""
+    """[N, in_channels, H, W] -> features of every layer; the last one, [N, 1, h, w], is scores.
 
-    def __init__(self, in_channels: int, ndf: int = 64, num_layers: int = 3):
+    With 3 layers a score sees 70x70 pixels ("basic"); 1 to 6 layers are in use, 5 or more see the
+    whole of a 256x256 image ("ImageGAN"). Widths double up to `max_width`, 8 * ndf by default.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        ndf: int = 64,
+        num_layers: int = 3,
+        norm: Norm = "instance",
+        padding: int = 1,
+        max_width: int | None = None,
+    ):
         super().__init__()
-        widths = [min(ndf * 2**layer, MAX_WIDTH) for layer in range(num_layers + 1)]
-        layers = [_layer(in_channels, ndf, stride=2, norm=False)]
+        widths = [min(ndf * 2**layer, max_width or 8 * ndf) for layer in range(num_layers + 1)]
+        layers = [_layer(nn.Conv2d(in_channels, ndf, 4, 2, padding), "none")]
         for layer, (before, width) in enumerate(zip(widths, widths[1:]), start=1):
-            layers.append(_layer(before, width, stride=2 if layer < num_layers else 1))
-        scores = nn.Conv2d(widths[-1], 1, 4, padding=2)
-        self.layers = nn.ModuleList([*layers, ConvBlock(scores, None, norm=False)])
+            stride = 2 if layer < num_layers else 1
+            conv = nn.Conv2d(before, width, 4, stride, padding, bias=conv_bias(norm))
+            layers.append(_layer(conv, norm))
+        scores = nn.Conv2d(widths[-1], 1, 4, padding=padding)
+        self.layers = nn.ModuleList([*layers, ConvBlock(scores, None, norm="none")])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        features = []
-        for layer in self.layers:
-            x = layer(x)
-            features.append(x)
-        return features
+        return _features(self.layers, x)
+
+
+class PixelDiscriminator(nn.Module):
+    """[N, in_channels, H, W] -> features of every layer; the last one, [N, 1, H, W], is scores.
+
+    Every pixel is judged by itself ("PixelGAN"): all convolutions are 1x1.
+    """
+
+    def __init__(self, in_channels: int, ndf: int = 64, norm: Norm = "instance"):
+        super().__init__()
+        bias = conv_bias(norm)
+        first = _layer(nn.Conv2d(in_channels, ndf, 1), "none")
+        second = _layer(nn.Conv2d(ndf, 2 * ndf, 1, bias=bias), norm)
+        scores = ConvBlock(nn.Conv2d(2 * ndf, 1, 1, bias=bias), None, norm="none")
+        self.layers = nn.ModuleList([first, second, scores])
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return _features(self.layers, x)
 
 
 class MultiscaleDiscriminator(nn.Module):
@@ -41,7 +72,8 @@ class MultiscaleDiscriminator(nn.Module):
     ):
         super().__init__()
         self.scales = nn.ModuleList(
-            PatchDiscriminator(in_channels, ndf, num_layers) for _ in range(num_scales)
+            PatchDiscriminator(in_channels, ndf, num_layers, padding=2, max_width=512)
+            for _ in range(num_scales)
         )
 
     def at(self, level: int) -> PatchDiscriminator:
@@ -57,6 +89,13 @@ class MultiscaleDiscriminator(nn.Module):
         return outputs
 
 
-def _layer(in_channels: int, width: int, stride: int, norm: bool = True) -> ConvBlock:
-    conv = nn.Conv2d(in_channels, width, 4, stride=stride, padding=2)
+def _layer(conv: nn.Conv2d, norm: Norm) -> ConvBlock:
     return ConvBlock(conv, nn.LeakyReLU(0.2, inplace=True), norm=norm)
+
+
+def _features(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    features = []
+    for layer in layers:
+        x = layer(x)
+        features.append(x)
+    return features

@@ -1,22 +1,26 @@
-"""Generators of pix2pixHD: coarse-to-fine translation of a condition into an image.
+"""Generators of residual blocks: CycleGAN's, and pix2pixHD's coarse-to-fine ones.
 
-Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs,
-CVPR 2018, section 3.1: the global generator G1 and local enhancers around it.
+Zhu et al., Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks, ICCV
+2017, appendix. Wang et al., High-Resolution Image Synthesis and Semantic Manipulation with
+Conditional GANs, CVPR 2018, section 3.1: the global generator G1 and local enhancers around it.
 """
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from nets.blocks import Hourglass, downsample, output_layer
+from nets.blocks import Hourglass, Upsampling, downsample, output_layer
+from nets.norms import Norm
 from nets.remat import Remat, remat
 
 
-class GlobalGenerator(nn.Module):
+class ResnetGenerator(nn.Module):
     """[N, in_channels, H, W] -> image [N, out_channels, H, W] in [-1, 1].
 
-    H and W must be multiples of `stride`. Everything but the output layer is the `trunk`, which a
-    LocalEnhancer of half the width continues to use.
+    CycleGAN's generator with 2 halvings and 9 blocks (6 for 128x128 images), pix2pixHD's global
+    generator with 4. H and W must be multiples of `stride`. `dropout` is a rate, applied inside
+    each residual block. Everything but the output layer is the `trunk`, which a LocalEnhancer of
+    half the width continues to use.
     """
 
     def __init__(
@@ -24,12 +28,16 @@ class GlobalGenerator(nn.Module):
         in_channels: int,
         out_channels: int = 3,
         ngf: int = 64,
-        num_downsamples: int = 4,
+        num_downsamples: int = 2,
         num_blocks: int = 9,
+        norm: Norm = "instance",
+        dropout: float = 0.0,
+        upsampling: Upsampling = "transposed",
         rematerialise: Remat = "none",
     ):
         super().__init__()
-        self.trunk = Hourglass(in_channels, ngf, num_downsamples, num_blocks, rematerialise)
+        shape = (in_channels, ngf, num_downsamples, num_blocks)
+        self.trunk = Hourglass(*shape, rematerialise, norm, dropout, upsampling)
         self.head = output_layer(ngf, out_channels)
         self.stride = 2**num_downsamples
         self.rematerialise = rematerialise

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 Remat = Literal["none", "blocks", "halves", "whole"]
@@ -40,9 +43,35 @@ assert set(PRESETS) == set(get_args(Memory))
 def remat(function: Callable[..., Any], *args: Any, when: bool = True) -> Any:
     """function(*args); where `when` holds, its activations are dropped and recomputed in backward.
 
-    Non-reentrant only: the reentrant kind is silently wrong for a network used twice under DDP.
-    The random state is not kept, since nothing that is recomputed here draws random numbers.
+    `function` is a module or a method of one. Its dropout draws the same numbers again, and its
+    batch norms do not count the batch twice. Non-reentrant only: the reentrant kind is silently
+    wrong for a network used twice under DDP.
     """
     if not when:
         return function(*args)
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    module = function if isinstance(function, nn.Module) else function.__self__
+    return checkpoint(
+        function,
+        *args,
+        use_reentrant=False,
+        preserve_rng_state=any(isinstance(layer, nn.Dropout) for layer in module.modules()),
+        context_fn=lambda: (nullcontext(), _scratch_statistics(module)),
+    )
+
+
+@contextmanager
+def _scratch_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms in training mode write their running statistics where nobody reads them.
+
+    Not `untracked`: checkpointing wants the recomputation to save as many tensors as before."""
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
+    before = [dict(norm.named_buffers()) for norm in norms]
+    for norm, buffers in zip(norms, before):
+        for name, buffer in buffers.items():
+            setattr(norm, name, torch.empty_like(buffer))
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, before):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)

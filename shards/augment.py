@@ -64,10 +64,13 @@ class Preprocess:
         return replace(self, flip=False, random_crop=False)
 
     def uncropped(self) -> Preprocess:
-        """The same without chance and without a crop, for translation: whole pictures."""
+        """The same without chance and without a crop, for translation: whole pictures.
+
+        resize_and_crop then resizes to crop_size, as the originals test (load_size = crop_size):
+        the networks learnt crops of that size. The scale differs from that of training."""
         whole = self.deterministic()
         if self.mode == "resize_and_crop":
-            return replace(whole, crop_size=self.load_size)
+            return replace(whole, load_size=self.crop_size)
         return replace(whole, mode=self.mode.removesuffix("_and_crop").replace("crop", "none"))
 
     def output_size(self, width: int, height: int) -> tuple[int, int]:

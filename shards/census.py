@@ -1,4 +1,5 @@
-"""What a packed set contains: image sizes and label ids, counted while every image is decoded."""
+"""What a packed set contains: image sizes, conversions and label ids, counted while every image is
+decoded."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from shards.images import size_of
-from shards.records import check_label_ids
+from shards.images import conversion, size_of
+from shards.records import KINDS, check_label_ids
 
 MAX_LISTED_SIZES = 64
 
@@ -28,11 +29,17 @@ class Census:
     """Counts over samples, added in the order of their keys."""
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    conversions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(member, what its picture was before it became 8-bit RGB) -> pictures."""
     label_ids: dict[int, LabelUse] = field(default_factory=dict)
 
-    def add(self, key: str, pixels: dict[str, np.ndarray]) -> None:
-        """Count one decoded sample."""
+    def add(self, key: str, files: dict[str, bytes], pixels: dict[str, np.ndarray]) -> None:
+        """Count one sample: its files, and what they were decoded to."""
         self.sizes[size_of(next(iter(pixels.values())))] += 1
+        for member, data in files.items():
+            kind = conversion(data, key) if KINDS[member] == "rgb" else None
+            if kind is not None:
+                self.conversions[member, kind] += 1
         if "label" in pixels:
             self._add_labels(
                 {i: LabelUse(n, key) for i, n in label_histogram(pixels["label"]).items()}
@@ -41,6 +48,7 @@ class Census:
     def merge(self, later: Census) -> None:
         """Add the counts of samples that come after all those counted here."""
         self.sizes.update(later.sizes)
+        self.conversions.update(later.conversions)
         self._add_labels(later.label_ids)
 
     def _add_labels(self, later: dict[int, LabelUse]) -> None:
@@ -55,14 +63,26 @@ class Census:
         ordered = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
         return tuple((*size, count) for size, count in ordered[:MAX_LISTED_SIZES])
 
+    def listed_conversions(self) -> dict[str, dict[str, int]]:
+        """By member: what its pictures were, and how many; the commonest first."""
+        listed: dict[str, dict[str, int]] = {}
+        for (member, kind), count in sorted(
+            self.conversions.items(), key=lambda item: (-item[1], item[0])
+        ):
+            listed.setdefault(member, {})[kind] = count
+        return listed
+
     def to_json(self) -> dict[str, Any]:
         """The same counts give the same JSON."""
         widths, heights = zip(*self.sizes)
+        conversions = self.listed_conversions()
         return {
             "sizes": self.listed_sizes(),
             "num_distinct_sizes": len(self.sizes),
             "min_size": [min(widths), min(heights)],
             "max_size": [max(widths), max(heights)],
+            # Left out where there are none: such sets keep the fingerprint that they always had.
+            **({"conversions": conversions} if conversions else {}),
             "label_ids": {
                 str(label_id): {"pixels": use.num_pixels, "first_key": use.first_key}
                 for label_id, use in sorted(self.label_ids.items())

@@ -1,8 +1,9 @@
 """Bytes of one PNG or JPEG file -> pixels, with every surprise met by a sentence.
 
-Conversions: grey pictures become RGB, 16-bit ones keep their upper 8 bits, an opaque alpha
-channel is dropped and a transparent one refused. Label and instance maps are indices: a palette
-PNG gives its indices, not its colours. EXIF orientation is ignored, as in the original loaders.
+Pictures become 8-bit RGB: grey is repeated, a palette looked up, 16 bits keep their upper 8, an
+opaque alpha channel is dropped; transparency, CMYK and all else are refused. Label and instance
+maps are indices: a palette PNG gives its indices, not its colours. EXIF orientation is ignored, as
+in the original loaders.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from shards.records import KINDS, DataError, size_text
+from shards.records import HALVES, KINDS, DataError, size_text
 
 MAX_PIXELS = 2**26
 """Larger images (8192 x 8192) are refused before they are decoded: decompression bombs."""
@@ -26,12 +27,21 @@ _IDS = ("1", "L", "P")
 _WIDE_IDS = (*_IDS, "I;16", "I")
 _ID_BITS = {"label": "8-bit", "inst": "8- or 16-bit"}
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
+_EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg"}  # MPO: a camera's JPEG with a preview
+_PNG_COLOURS = {
+    0: "grey",
+    2: "RGB",
+    3: "paletted",
+    4: "grey with opaque alpha",
+    6: "RGB with opaque alpha",
+}
+"""Colour type of a PNG -> what users call an accepted picture of it."""
 
 
 def decode(data: bytes, member: str, where: str) -> np.ndarray:
     """Pixels of one member of a sample.
 
-    Returns label: uint8 [H, W]; inst: int32 [H, W]; image, a, b: uint8 [H, W, 3].
+    Returns label: uint8 [H, W]; inst: int32 [H, W]; image, a, b, ab: uint8 [H, W, 3].
     Raises DataError, naming `where`, unless data is a whole PNG or JPEG fit for that member."""
     image = _open(data, where)
     try:
@@ -40,14 +50,19 @@ def decode(data: bytes, member: str, where: str) -> np.ndarray:
         raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
     kind = KINDS[member]
     if kind == "rgb":
-        return _rgb(image, where)
+        return _rgb(image, data, where)
     _check_ids(image, data, kind, where)
     return np.asarray(image).astype(np.uint8 if kind == "label" else np.int32)
 
 
 def decode_sample(files: dict[str, bytes], names: dict[str, str]) -> dict[str, np.ndarray]:
-    """Pixels of all members of a sample, of one size; `names` says what errors call each file."""
-    pixels = {member: decode(data, member, names[member]) for member, data in files.items()}
+    """Pixels of all members of a sample, of one size; `names` says what errors call each file.
+
+    A side-by-side picture `ab` gives its halves `a` and `b`."""
+    pixels = {}
+    for member, data in files.items():
+        array = decode(data, member, names[member])
+        pixels |= _halves(array, member, names[member]) if member in HALVES else {member: array}
     first, *others = pixels
     for other in others:
         if size_of(pixels[first]) != size_of(pixels[other]):
@@ -60,7 +75,17 @@ def decode_sample(files: dict[str, bytes], names: dict[str, str]) -> dict[str, n
 
 def extension(data: bytes, where: str) -> str:
     """By content, "png" or "jpg": a file's name proves nothing."""
-    return {"PNG": "png", "JPEG": "jpg"}[_open(data, where).format]
+    return _EXTENSIONS[_open(data, where).format]
+
+
+def conversion(data: bytes, where: str) -> str | None:
+    """What a picture is before decode() makes it 8-bit RGB, or None if it is that already."""
+    image = _open(data, where)
+    if image.format != "PNG":
+        return "grey" if image.mode == "L" else None
+    bit_depth, colour_type = _png_header(data)
+    kind = ("16-bit " if bit_depth == 16 else "") + _PNG_COLOURS[colour_type]
+    return None if kind == "RGB" else kind
 
 
 def check_checksums(data: bytes, where: str) -> None:
@@ -88,6 +113,8 @@ def _open(data: bytes, where: str) -> Image.Image:
         raise DataError(f"{where}: {error}; at most {MAX_PIXELS} pixels are accepted") from error
     except _BROKEN as error:
         raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
+    if image.format == "PNG" and data[12:16] != b"IHDR":  # decoders forgive it; we read the header
+        raise DataError(f"{where} is corrupt (it does not start with IHDR): replace the file")
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{where} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are "
@@ -96,9 +123,23 @@ def _open(data: bytes, where: str) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image, where: str) -> np.ndarray:
+def _halves(array: np.ndarray, member: str, where: str) -> dict[str, np.ndarray]:
+    half, odd = divmod(array.shape[1], 2)
+    if odd:
+        raise DataError(
+            f"{where} is {array.shape[1]} pixels wide, which cannot be halved, but layout "
+            f"side-by-side takes the left half for A and the right one for B: crop or resize it"
+        )
+    left, right = HALVES[member]
+    return {left: array[:, :half], right: array[:, half:]}
+
+
+def _rgb(image: Image.Image, data: bytes, where: str) -> np.ndarray:
     if image.mode not in _PICTURES:
         raise DataError(f"{where} has colour mode {image.mode}: convert it to RGB")
+    if "transparency" in image.info and _png_header(data)[0] == 16:
+        # The decoder compares the colour with pixels that it has cut to 8 bits.
+        raise DataError(f"{where} marks a 16-bit colour as transparent: flatten or convert it")
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() < 255:
@@ -121,7 +162,12 @@ def _check_ids(image: Image.Image, data: bytes, kind: str, where: str) -> None:
             f"{where} has mode {image.mode}, not single-channel {_ID_BITS[kind]} ids: convert "
             f"{'colours' if kind == 'label' else 'it'} to an index map first"
         )
-    bit_depth, colour_type = data[24], data[25]
+    bit_depth, colour_type = _png_header(data)
     if colour_type == 0 and bit_depth in (2, 4):
         # Decoders stretch such greys to 0..255: id 1 would read as 85 or 17.
         raise DataError(f"{where} is a {bit_depth}-bit grey PNG: save {kind} maps with 8 bits")
+
+
+def _png_header(data: bytes) -> tuple[int, int]:
+    """(bits per channel, colour type) of a PNG that _open() accepted."""
+    return data[24], data[25]

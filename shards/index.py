@@ -19,11 +19,20 @@ import numpy as np
 
 from shards.augment import Preprocess
 from shards.census import LabelUse, check_label_uses
+from shards.domains import check_domain, has_domains, read_domains
 from shards.manifest import INDEX_FILE, Manifest, read_manifest, shard_name
 from shards.records import DataError, size_text
 
 Columns = dict[str, Any]
 _FIELDS = ("extension", "offset", "size", "crc32")
+_PACKED_AS = {
+    "labels": ("labels",),
+    "pairs": ("pairs", "side-by-side"),
+    "images": ("images",),
+}
+"""Layout that a run reads -> layouts of the sets that give it."""
+_HOW_TO_PACK = {"labels": "labels", "pairs": "pairs or side-by-side", "images": "classes"}
+"""Layout that a run reads -> layouts of `pack` that make such a set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +57,12 @@ class ShardSet:
 
     @property
     def layout(self) -> str:
-        """Name of the layout: labels or pairs."""
+        """Name of the layout: labels, pairs, side-by-side or images."""
         return self.manifest.layout
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members that every sample has."""
+        """The files that every sample has."""
         return self.manifest.members
 
     @property
@@ -90,12 +99,12 @@ class ShardSet:
         return {member: f"{shard}: {self.entry_name(sample, member)}" for member in self.members}
 
     def require(self, layout: str, *, num_labels: int | None = None, inst: bool = False) -> None:
-        """Raise DataError unless a run of this layout, number of labels and use of instance maps
-        can read the set."""
-        if layout != self.layout:
+        """Raise DataError unless a run of this layout (labels, pairs or images), number of labels
+        and use of instance maps can read the set."""
+        if self.layout not in _PACKED_AS[layout]:
             raise DataError(
                 f"{self.path} was packed with layout {self.layout}, but this run reads layout "
-                f"{layout}: give another set or pack it with --layout={layout}"
+                f"{layout}: give another set or pack it with --layout={_HOW_TO_PACK[layout]}"
             )
         if inst and "inst" not in self.members:
             raise DataError(
@@ -131,10 +140,22 @@ def open_shards(path: Path) -> ShardSet:
 
     Raises DataError at the first thing that is wrong; `verify` also reads every byte."""
     path = Path(path)
+    if has_domains(path):
+        names = list(read_domains(path))
+        raise DataError(
+            f"{path} holds the domains {', '.join(names)}, but one set is needed here: give one of "
+            f"its domains: {path / names[0]}"
+        )
     manifest = read_manifest(path)
     for problem in shard_file_problems(path, manifest):
         raise DataError(problem)
     return read_index(path, manifest)
+
+
+def open_domain(path: Path, name: str) -> ShardSet:
+    """Open the set of one domain as open_shards() does, if it was packed with the others."""
+    check_domain(path, name)
+    return open_shards(path / name)
 
 
 def shard_file_problems(path: Path, manifest: Manifest) -> list[str]:

@@ -1,235 +1,154 @@
-"""Source folders -> records: which files belong together, decided by names alone.
-
-    labels  SOURCE/{split}_label/  SOURCE/{split}_inst/ (optional)  SOURCE/{split}_img/
-    pairs   SOURCE/{split}_A/ SOURCE/{split}_B/, or A/{split}/ B/{split}/, or A/ B/
-
-A key is the file's path below its folder, without extension and, in layout labels, without the
-endings that the files of Cityscapes carry. webdataset splits names at the first dot, so dots
-become underscores.
-"""
+"""Source folders -> records: which files belong together, decided by names alone."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from shards.arrangements import (
+    DOMAIN_LAYOUTS,
+    Folders,
+    arrangement,
+    arrangements,
+    choose_layout,
+    listed_folders,
+)
 from shards.records import LAYOUTS, OPTIONAL_MEMBERS, DataError, Record
+from shards.source_files import checked_source, keyed_images
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
-OTHER_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
-SPLITS = frozenset({"train", "val", "test"})
-
-CITYSCAPES_ENDINGS = {
-    "_gtFine_labelIds": "label",
-    "_gtFine_instanceIds": "inst",
-    "_leftImg8bit": "image",
-    "_gtFine_labelTrainIds": "",
-    "_gtFine_color": "",
-}
-"""Ending of a stem -> the member of layout labels that it marks; others' files are passed over."""
+Files = dict[str, Path]
+"""Key -> file."""
 
 
 def find_records(source: Path, layout: str = "auto", split: str = "train") -> list[Record]:
-    """The samples of a source folder, sorted by key.
+    """The samples of a source folder that gives one set, sorted by key.
 
     Raises DataError if no known arrangement of folders is found, if a folder is empty, or if
     the members' keys differ."""
-    source = _source(source)
-    return _pair_up(source, *_arrangement(source, layout, split))
+    source = checked_source(source)
+    layout = choose_layout(source, layout, split)
+    assert layout not in DOMAIN_LAYOUTS, layout
+    return _matched(source, layout, arrangement(source, layout, split))
+
+
+def find_domains(source: Path, layout: str, split: str = "train") -> dict[str, list[Record]]:
+    """By domain, in order, the pictures of a source of layout "unpaired" or "classes", sorted by
+    key.
+
+    Raises DataError if no known arrangement of folders is found, or if a domain is empty."""
+    assert layout in DOMAIN_LAYOUTS, layout
+    source = checked_source(source)
+    domains = {}
+    for name, folder in arrangement(source, layout, split).items():
+        files = keyed_images(source, folder)
+        if not files:
+            raise DataError(
+                f"{folder} holds no PNG or JPEG file: put the pictures of domain {name} there"
+            )
+        domains[name] = [Record(key, {"image": files[key]}) for key in sorted(files)]
+    return domains
 
 
 def find_conditions(
-    source: Path, layout: str, split: str = "test", photos: bool = False
+    source: Path,
+    layout: str,
+    split: str = "test",
+    *,
+    member: str | None = None,
+    photos: bool = False,
 ) -> list[Record]:
     """What a generator translates: records without the picture that it is to paint, unless
-    `photos` asks for it where its folder exists.
+    `photos` asks for it where its folder exists (never in layout unpaired).
 
-    SOURCE holds {split}_label/ and optionally {split}_inst/ (labels), {split}_A/ or A/{split}/
-    (pairs), or itself the files to translate. Raises DataError if it holds none of these."""
-    source = _source(source)
-    condition = LAYOUTS[layout][0]
-    choices = _arrangements(source, split)[layout]
+    layout: "labels", "pairs", "unpaired" or "side-by-side"; member: the one to translate, by
+    default the layout's first. SOURCE holds the member's folder as for `pack`, those of the other
+    members are not needed, or itself the files to translate. A side-by-side record holds both
+    pictures in its one file `ab`. Raises DataError if there is nothing to translate."""
+    source = checked_source(source)
+    choices = _condition_choices(source, layout, split)
+    first = next(iter(choices[0]))
+    member = first if member is None or layout == "side-by-side" else member
     for folders in choices:
-        if folders[condition].is_dir():
-            wanted = {member: path for member, path in folders.items() if path.is_dir()}
-            if not photos:
-                wanted.pop(LAYOUTS[layout][-1], None)
-            return _pair_up(source, layout, wanted)
+        if folders[member].is_dir():
+            return _matched(source, layout, _wanted(folders, layout, member, photos))
     # Sub-folders stay out: they may be other splits, or the pictures to be painted.
-    files = _keyed_files(_image_files(source, source, recursive=False), source, condition)
+    files = keyed_images(source, source, ending=_ending(layout, member), recursive=False)
     if not files:
-        names = (f"{folders[condition].relative_to(source)}/" for folders in choices)
+        names = (f"{folders[member].relative_to(source)}/" for folders in choices)
         raise DataError(
             f"{source} holds no {' or '.join(names)} and no image itself (it holds "
-            f"{_sub_folders(source)}): give another split or the folder of the {condition} images"
+            f"{listed_folders(source)}): give another split or the folder of the {member} images"
         )
-    return [Record(key, {condition: files[key]}) for key in sorted(files)]
+    return [Record(key, {member: files[key]}) for key in sorted(files)]
 
 
-def image_keys(folder: Path, member: str) -> dict[str, Path]:
+def image_keys(folder: Path, member: str) -> Files:
     """Key -> file of a folder, and those below it, that holds one member of the samples.
 
     Files that are another member's are passed over, so it may be empty."""
-    folder = _source(folder)
-    return _keyed_files(_image_files(folder, folder), folder, member)
+    folder = checked_source(folder)
+    ending = member if member in LAYOUTS["labels"] else None
+    return keyed_images(folder, folder, ending=ending)
 
 
-def _source(source: Path) -> Path:
-    if not source.is_dir():
-        raise DataError(f"{source} is not a folder: give the folder that holds the images")
-    return source.resolve()
+def _condition_choices(source: Path, layout: str, split: str) -> list[Folders]:
+    if layout not in ("pairs", "unpaired"):
+        return arrangements(source, layout, split)
+    # What was trained on pairs may be tried on unpaired folders, and the other way round.
+    domains = arrangements(source, "unpaired", split)
+    return [{"a": folders["A"], "b": folders["B"]} for folders in domains]
 
 
-def _arrangements(source: Path, split: str) -> dict[str, list[dict[str, Path]]]:
-    labels = {"label": f"{split}_label", "inst": f"{split}_inst", "image": f"{split}_img"}
-    pairs = [
-        {"a": f"{split}_A", "b": f"{split}_B"},
-        {"a": f"A/{split}", "b": f"B/{split}"},
-    ]
-    if split == "train" and not any((source / "A" / other).is_dir() for other in SPLITS):
-        pairs.append({"a": "A", "b": "B"})
+def _wanted(folders: Folders, layout: str, member: str, photos: bool) -> Folders:
+    """The folder of the condition, and those of other members that go with it."""
+    companions = OPTIONAL_MEMBERS
+    if photos and layout != "unpaired":
+        companions = folders.keys()
     return {
-        layout: [{member: source / name for member, name in names.items()} for names in choices]
-        for layout, choices in (("labels", [labels]), ("pairs", pairs))
+        name: folder
+        for name, folder in folders.items()
+        if name == member or (name in companions and folder.is_dir())
     }
 
 
-def _arrangement(source: Path, layout: str, split: str) -> tuple[str, dict[str, Path]]:
-    """(layout, member -> folder): the first arrangement whose folders are all there."""
-    if layout != "auto" and layout not in LAYOUTS:
-        raise DataError(f"layout {layout!r} is unknown: choose auto, {', '.join(LAYOUTS)}")
-    candidates = _arrangements(source, split)
-    if layout != "auto":
-        candidates = {layout: candidates[layout]}
-    found = []
-    for name, choices in candidates.items():
-        for folders in choices:
-            present = {m: f for m, f in folders.items() if f.is_dir()}
-            if folders.keys() - present.keys() <= OPTIONAL_MEMBERS:
-                found.append((name, present))
-                break
-    if len(found) > 1:
-        raise DataError(f"{source} holds folders of both layouts: choose --layout=labels or pairs")
-    if not found:
-        raise DataError(f"{source} {_looked_for(source, candidates)}")
-    return found[0]
+def _ending(layout: str, member: str) -> str | None:
+    """Whose endings of Cityscapes are dropped: pictures of other layouts may be called anything."""
+    return member if layout == "labels" else None
 
 
-def _looked_for(source: Path, candidates: dict[str, list[dict[str, Path]]]) -> str:
-    choices = [
-        " + ".join(
-            f"{folder.relative_to(source)}/"
-            for member, folder in folders.items()
-            if member not in OPTIONAL_MEMBERS
-        )
-        for choices in candidates.values()
-        for folders in choices
-    ]
-    return (
-        f"does not hold the folders looked for ({', or '.join(choices)}); "
-        f"it holds {_sub_folders(source)}"
-    )
-
-
-def _sub_folders(source: Path) -> str:
-    present = sorted(path.name for path in source.iterdir() if path.is_dir())[:8]
-    return ", ".join(present) or "no folders"
-
-
-def _pair_up(source: Path, layout: str, folders: dict[str, Path]) -> list[Record]:
-    files = {member: _member_files(source, folders[member], member) for member in folders}
+def _matched(source: Path, layout: str, folders: Folders) -> list[Record]:
+    """One sample per key, which all of the folders must have."""
+    files = {
+        member: _member_files(source, folder, layout, member)
+        for member, folder in folders.items()
+    }
     first, *others = folders
     for other in others:
-        _check_same_keys(source, folders, files, first, other)
-    order = [member for member in LAYOUTS[layout] if member in folders]
+        _check_same_keys(source, layout, folders, files, first, other)
     keys = sorted(files[first])
-    return [Record(key, {member: files[member][key] for member in order}) for key in keys]
+    return [Record(key, {member: files[member][key] for member in folders}) for key in keys]
 
 
 def _check_same_keys(
-    source: Path,
-    folders: dict[str, Path],
-    files: dict[str, dict[str, Path]],
-    one: str,
-    two: str,
+    source: Path, layout: str, folders: Folders, files: dict[str, Files], one: str, two: str
 ) -> None:
     for here, there in ((one, two), (two, one)):
         alone = sorted(files[here].keys() - files[there].keys())
         if alone:
             names = ", ".join(files[here][key].name for key in alone[:3])
+            unpaired = ", or choose --layout=unpaired" if layout == "pairs" else ""
             raise DataError(
                 f"{len(alone)} of {len(files[here])} files in "
                 f"{folders[here].relative_to(source)}/ have no partner of the same name in "
-                f"{folders[there].relative_to(source)}/ (first: {names}): add or rename files"
+                f"{folders[there].relative_to(source)}/ (first: {names}): add or rename "
+                f"files{unpaired}"
             )
 
 
-def _member_files(source: Path, folder: Path, member: str) -> dict[str, Path]:
-    _check_contained(source, folder)
-    files = _keyed_files(_image_files(source, folder), folder, member)
+def _member_files(source: Path, folder: Path, layout: str, member: str) -> Files:
+    # A source that itself holds the files may hold other things in its folders.
+    files = keyed_images(
+        source, folder, ending=_ending(layout, member), recursive=folder != source
+    )
     if not files:
         raise DataError(f"{folder} holds no PNG or JPEG file: put the {member} images there")
     return files
-
-
-def _keyed_files(paths: Iterable[Path], folder: Path, member: str) -> dict[str, Path]:
-    keyed: dict[str, Path] = {}
-    for path in paths:
-        key = _key(path, folder, member)
-        if key is None:
-            continue
-        if key in keyed:
-            raise DataError(
-                f"{path} and {keyed[key]} would share the key {key!r} (extensions are dropped, "
-                f"dots become underscores): rename one"
-            )
-        keyed[key] = path
-    return keyed
-
-
-def _key(path: Path, folder: Path, member: str) -> str | None:
-    """Key of a file, or None where its ending marks it as another member's."""
-    stem = path.relative_to(folder).with_suffix("").as_posix()
-    endings = CITYSCAPES_ENDINGS if member in LAYOUTS["labels"] else {}
-    for ending, owner in endings.items():
-        if stem.endswith(ending):
-            if owner != member:
-                return None
-            stem = stem.removesuffix(ending)
-    key = stem.replace(".", "_")
-    if not key.isprintable():
-        raise DataError(f"{str(path)!r} has unprintable characters in its name: rename it")
-    return key
-
-
-def _image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[Path]:
-    """Image files below a folder, in no fixed order; hidden and other files are passed over."""
-    for parent, folder_names, file_names in os.walk(folder):
-        folder_names[:] = [name for name in folder_names if recursive and name[0] != "."]
-        for name in folder_names:
-            if os.path.islink(os.path.join(parent, name)):
-                raise DataError(f"{parent}/{name} is a link to a folder: copy the folder there")
-        for name in file_names:
-            path = Path(parent, name)
-            suffix = path.suffix.lower()
-            if name.startswith("."):
-                continue
-            if suffix in OTHER_IMAGE_SUFFIXES:
-                raise DataError(f"{path} is neither PNG nor JPEG: convert or remove it")
-            if suffix in IMAGE_SUFFIXES:
-                yield _regular_file(source, path)
-
-
-def _regular_file(source: Path, path: Path) -> Path:
-    if path.is_symlink():
-        _check_contained(source, path)
-    if not path.is_file():
-        raise DataError(f"{path} is not a regular file: remove it")
-    return path
-
-
-def _check_contained(source: Path, path: Path) -> None:
-    # A link could lead to any file of this machine, whose bytes would then be packed.
-    if not path.resolve().is_relative_to(source):
-        raise DataError(f"{path} is a link that leads out of {source}: copy its target there")

@@ -1,8 +1,9 @@
 """What one sample is: its key, its images (members) and what each of them may hold.
 
 A sample of layout "labels" (pix2pixHD) is KEY.label.png, optionally KEY.inst.png, and
-KEY.image.png or .jpg; one of layout "pairs" is KEY.a.* and KEY.b.*. Files are copied into the
-shards unchanged.
+KEY.image.png or .jpg; one of layout "pairs" is KEY.a.* and KEY.b.*; one of layout "side-by-side"
+is KEY.ab.*, whose halves are a and b; one of layout "images" (a domain) is KEY.image.*. Files are
+copied into the shards unchanged.
 """
 
 from __future__ import annotations
@@ -13,14 +14,24 @@ from pathlib import Path
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "labels": ("label", "inst", "image"),
     "pairs": ("a", "b"),
+    "side-by-side": ("ab",),
+    "images": ("image",),
 }
 """The members of a sample, by layout."""
+
+HALVES = {"ab": ("a", "b")}
+"""A member whose picture is cut in two once it is decoded: what its left and right half are."""
 
 OPTIONAL_MEMBERS = frozenset({"inst"})
 """A data set holds such a member for every sample, or for none."""
 
-KINDS = {"label": "label", "inst": "inst", "image": "rgb", "a": "rgb", "b": "rgb"}
+KINDS = {"label": "label", "inst": "inst", "image": "rgb", "a": "rgb", "b": "rgb", "ab": "rgb"}
 """What a member holds: 8-bit label ids, 8- or 16-bit instance ids, or an RGB picture."""
+
+
+def decoded_members(members: tuple[str, ...]) -> tuple[str, ...]:
+    """The members that a sample has once its files are decoded."""
+    return tuple(part for member in members for part in HALVES.get(member, (member,)))
 
 
 class DataError(Exception):

@@ -15,9 +15,10 @@ from typing import IO, Any
 from shards.census import Census, LabelUse, label_histogram
 from shards.images import check_checksums, decode_sample, extension
 from shards.index import Columns, tar_columns
-from shards.manifest import ShardFile, shard_name, sync_folder, write_atomically
+from shards.manifest import ShardFile, shard_name
 from shards.processes import Tick
 from shards.records import DataError, Record, check_label_ids
+from shards.sealed import sync_folder, write_atomically
 
 WORK_FOLDER = ".pack"
 """Below the output folder, until the set is finished: receipts, temporaries and a lock."""
@@ -79,7 +80,7 @@ def _kept_receipt(job: ShardJob) -> Receipt | None:
         receipt = _parse_receipt(job.receipt.read_bytes())
         with open(job.path, "rb") as shard:
             on_disk = hashlib.file_digest(shard, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, KeyError):  # none, or that of an older version
         return None
     same = receipt.file.sha256 == on_disk == digest(job, lambda: None)
     return receipt if same else None
@@ -124,7 +125,7 @@ def _examine(
     pixels = decode_sample(files, names)
     if num_labels is not None and "label" in pixels:
         check_label_ids(label_histogram(pixels["label"]), num_labels, names["label"])
-    census.add(record.key, pixels)
+    census.add(record.key, files, pixels)
 
 
 def _read_files(record: Record) -> dict[str, bytes]:
@@ -170,6 +171,7 @@ def _receipt_bytes(receipt: Receipt) -> bytes:
         "file": vars(receipt.file),
         "columns": receipt.columns,
         "sizes": [[*size, count] for size, count in receipt.census.sizes.items()],
+        "conversions": [[*converted, n] for converted, n in receipt.census.conversions.items()],
         "label_ids": {
             label_id: [use.num_pixels, use.first_key]
             for label_id, use in receipt.census.label_ids.items()
@@ -183,6 +185,8 @@ def _parse_receipt(data: bytes) -> Receipt:
     census = Census()
     for width, height, count in content["sizes"]:
         census.sizes[width, height] = count
+    for member, kind, count in content["conversions"]:
+        census.conversions[member, kind] = count
     for label_id, use in content["label_ids"].items():
         census.label_ids[int(label_id)] = LabelUse(*use)
     return Receipt(ShardFile(**content["file"]), content["columns"], census)

@@ -2,7 +2,7 @@
 
 Global batch k covers the positions start + k * global_batch and on; rank r takes the r-th part
 of it, in micro-batches. So what is consumed is one integer, and a run may go on from it on
-another number of ranks.
+another number of ranks. Several sets share that integer, each with its own order, epochs and draws.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from shards.augment import Preprocess
 from shards.images import decode_sample
-from shards.index import ShardSet
-from shards.order import Order, hash64
+from shards.order import hash64
 from shards.processes import context, watch_parent
 from shards.reader import Reader
-from shards.records import KINDS, DataError, size_text
+from shards.records import KINDS, DataError, decoded_members, size_text
+from shards.sources import Source
 
 Batch = dict[str, Any]
 PREFETCH = 2
 """Micro-batches that each worker keeps ready."""
+_BYTES_PER_PIXEL = {"label": 1, "inst": 4, "rgb": 3}
 
 
 def batches(
-    shard_set: ShardSet,
-    order: Order,
+    sources: Sequence[Source],
     preprocess: Preprocess,
     *,
     global_batch: int,
@@ -49,9 +49,10 @@ def batches(
     """The micro-batches of one rank, from position `start` on, without end.
 
     Each is {"label": uint8 [N,1,H,W], "inst": int32 [N,1,H,W], "image": uint8 [N,3,H,W]} or
-    {"a", "b": uint8 [N,3,H,W]}, and "keys": list of N. Raises ValueError if the numbers do not
-    divide each other, and DataError (at once, or while iterating) for what is wrong with the
-    data."""
+    {"a", "b": uint8 [N,3,H,W]}, and "keys": list of N. A sample of several sources is one draw from
+    each; its key is "KEY_A + KEY_B", and its a and b may differ in size. Raises ValueError if the
+    numbers do not divide each other, and DataError (at once, or while iterating) for what is wrong
+    with the data."""
     if global_batch % world:
         raise ValueError(
             f"a global batch of {global_batch} cannot be shared by {world} processes: choose a "
@@ -63,7 +64,7 @@ def batches(
             f"micro-batches of {micro_batch}: choose a divisor"
         )
     positions = _Positions(start, global_batch, micro_batch, rank, world)
-    stream = _Stream(Reader(shard_set), order, preprocess, seed)
+    stream = _Stream(sources, preprocess, seed)
     return _load(stream, positions, micro_batch, workers, pin)
 
 
@@ -126,25 +127,35 @@ class _Failure:
 class _Stream(Dataset):
     """Maps the positions of a micro-batch to the batch."""
 
-    def __init__(self, reader: Reader, order: Order, preprocess: Preprocess, seed: int) -> None:
-        self.reader = reader
-        self.order = order
+    def __init__(self, sources: Sequence[Source], preprocess: Preprocess, seed: int) -> None:
+        self.sources = sources
+        self.readers = [Reader(source.shard_set) for source in sources]
         self.preprocess = preprocess
         self.seed = seed
 
     def __getitem__(self, positions: list[int]) -> Batch | _Failure:
         try:
-            located = [self.order.locate(position) for position in positions]
-            keys = [self.reader.shard_set.keys[sample] for _, sample in located]
-            return collate([self._sample(epoch, sample) for epoch, sample in located], keys)
+            keys, samples = zip(*map(self._sample, positions))
+            return collate(samples, keys)
         except DataError as error:
             return _Failure(str(error))
 
-    def _sample(self, epoch: int, sample: int) -> dict[str, np.ndarray]:
-        shard_set = self.reader.shard_set
-        names = shard_set.names(sample)
-        pixels = decode_sample(self.reader.read(sample), names)
-        draw = hash64(self.seed, self.order.domain, epoch, sample)
+    def _sample(self, position: int) -> tuple[str, dict[str, np.ndarray]]:
+        """(key, pixels) at a position: of one set, or of one draw from each."""
+        keys, sample = [], {}
+        for source, reader in zip(self.sources, self.readers):
+            epoch, number = source.order.locate(position)
+            keys.append(source.shard_set.keys[number])
+            pixels = self._pixels(source, reader, epoch, number)
+            sample |= {source.member or member: array for member, array in pixels.items()}
+        return " + ".join(keys), sample
+
+    def _pixels(
+        self, source: Source, reader: Reader, epoch: int, number: int
+    ) -> dict[str, np.ndarray]:
+        names = source.shard_set.names(number)
+        pixels = decode_sample(reader.read(number), names)
+        draw = hash64(self.seed, source.order.domain, epoch, number)
         return self.preprocess.apply(pixels, draw, next(iter(names.values())))
 
 
@@ -191,10 +202,13 @@ def _close(loaded: weakref.ref[Any]) -> None:
 
 
 def _check_room(stream: _Stream, micro_batch: int, workers: int) -> None:
-    shard_set = stream.reader.shard_set
-    width, height = stream.preprocess.output_size(*shard_set.manifest.max_size)
-    bytes_per_pixel = sum({"label": 1, "inst": 4, "rgb": 3}[KINDS[m]] for m in shard_set.members)
-    check_shared_memory(width * height * bytes_per_pixel * micro_batch * workers * PREFETCH)
+    bytes_per_sample = 0
+    for source in stream.sources:
+        manifest = source.shard_set.manifest
+        width, height = stream.preprocess.output_size(*manifest.max_size)
+        kinds = [KINDS[member] for member in decoded_members(manifest.members)]
+        bytes_per_sample += width * height * sum(_BYTES_PER_PIXEL[kind] for kind in kinds)
+    check_shared_memory(bytes_per_sample * micro_batch * workers * PREFETCH)
 
 
 def _tensor(array: np.ndarray) -> Tensor:

@@ -1,4 +1,4 @@
-"""Read every byte of a packed set and compare it with its index and manifest."""
+"""Read every byte of packed sets and compare it with their indexes and manifests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.census import Census
+from shards.domains import check_domain, has_domains, read_domains
 from shards.images import decode_sample
 from shards.index import ShardSet, read_index, shard_file_problems, tar_entries
 from shards.manifest import read_manifest, shard_name
@@ -40,36 +41,57 @@ class _ShardCheck:
 def verify(
     path: Path, *, workers: int | None = None, progress: Progress | None = None
 ) -> Summary:
-    """Check a set in full: sha256 and structure of each tar, crc32 of each member, every image
-    decoded, the manifest's totals.
+    """Check a set, or all sets of a folder of domains, in full: sha256 and structure of each tar,
+    crc32 of each member, every image decoded, the manifest's totals.
 
-    Raises DataError only if manifest or index are unusable; all else is in Summary.problems."""
+    Raises DataError only if manifest or index (with domains: domains.json) are unusable; all else
+    is in Summary.problems."""
     path = Path(path)
-    manifest = read_manifest(path)
-    problems = shard_file_problems(path, manifest)
-    shard_set = read_index(path, manifest)
-    whole = [
-        number
-        for number, shard in enumerate(manifest.shards)
-        if _has_size(path / shard_name(number), shard.num_bytes)
-    ]
+    sets, problems = _opened(path)
+    jobs = [(shard_set, number) for shard_set in sets for number in _whole_shards(shard_set)]
     checks = run_jobs(
         _check_shard,
-        [(shard_set, number) for number in whole],
+        jobs,
         num_workers=workers,
-        total=sum(manifest.shards[number].num_samples for number in whole),
+        total=sum(shard_set.manifest.shards[number].num_samples for shard_set, number in jobs),
         unit="samples",
         progress=progress,
     )
-    problems += [problem for check in checks for problem in check.problems]
-    if not problems:
-        problems = _check_totals(shard_set, checks)
+    for shard_set in sets:
+        own = [check for job, check in zip(jobs, checks) if job[0] is shard_set]
+        found = shard_file_problems(shard_set.path, shard_set.manifest)
+        found += [problem for check in own for problem in check.problems]
+        problems += found or _check_totals(shard_set, own)
+    shards = [shard for shard_set in sets for shard in shard_set.manifest.shards]
     return Summary(
-        num_samples=manifest.num_samples,
-        num_shards=len(manifest.shards),
-        num_bytes=sum(shard.num_bytes for shard in manifest.shards),
+        num_samples=sum(shard_set.num_samples for shard_set in sets),
+        num_shards=len(shards),
+        num_bytes=sum(shard.num_bytes for shard in shards),
         problems=tuple(problems),
     )
+
+
+def _opened(path: Path) -> tuple[list[ShardSet], list[str]]:
+    """The sets to be checked, their shards unseen, and why domains could not be opened: one of them
+    must not hide what is wrong with the others."""
+    if not has_domains(path):
+        return [read_index(path, read_manifest(path))], []
+    sets, problems = [], []
+    for name in read_domains(path):
+        try:
+            check_domain(path, name)
+            sets.append(read_index(path / name, read_manifest(path / name)))
+        except DataError as error:
+            problems.append(str(error))
+    return sets, problems
+
+
+def _whole_shards(shard_set: ShardSet) -> list[int]:
+    return [
+        number
+        for number, shard in enumerate(shard_set.manifest.shards)
+        if _has_size(shard_set.path / shard_name(number), shard.num_bytes)
+    ]
 
 
 def _has_size(file: Path, num_bytes: int) -> bool:
@@ -84,8 +106,9 @@ def _check_shard(job: tuple[ShardSet, int], tick: Tick) -> _ShardCheck:
     reader = Reader(shard_set)
     for sample in samples:
         try:
-            pixels = decode_sample(reader.read(sample), shard_set.names(sample))
-            census.add(shard_set.keys[sample], pixels)
+            files = reader.read(sample)
+            pixels = decode_sample(files, shard_set.names(sample))
+            census.add(shard_set.keys[sample], files, pixels)
         except DataError as error:
             problems.append(str(error))
         tick()
@@ -131,6 +154,7 @@ def _check_totals(shard_set: ShardSet, checks: list[_ShardCheck]) -> list[str]:
     agree = (
         sum(census.sizes.values()) == manifest.num_samples == len(shard_set.keys)
         and census.label_ids == manifest.label_ids
+        and census.listed_conversions() == manifest.conversions
         and census.listed_sizes() == manifest.sizes
     )
     if agree:

@@ -155,8 +155,12 @@ class Accelerated(Backend):
         self.world = state.num_processes
 
     def wrap(self, player: Player) -> nn.Module:
+        # Buffers are `average_buffers`' business: networks also run unwrapped.
+        buffers = [name for name, _ in player.named_buffers()]
+        ddp = nn.parallel.DistributedDataParallel
+        ddp._set_params_and_buffers_to_ignore_for_model(player, buffers)
         # The bucket view saves one copy of all gradients (0.73 GB for pix2pixHD's generator).
-        return nn.parallel.DistributedDataParallel(player, gradient_as_bucket_view=True)
+        return ddp(player, gradient_as_bucket_view=True)
 
     @contextmanager
     def accumulate(self, seat: Seat, last: bool) -> Iterator[None]:
@@ -179,6 +183,20 @@ class Accelerated(Backend):
     def close(self) -> None:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@torch.no_grad()
+def average_buffers(backend: Backend, gan: GAN) -> None:
+    """Running statistics, which each rank gathers from its own samples -> their mean over ranks.
+
+    They are linear in what was seen, so it changes nothing how often this is done."""
+    buffers = [buffer for buffer in gan.nets.buffers() if buffer.is_floating_point()]
+    if backend.world == 1 or not buffers:
+        return
+    mean = backend.mean(torch.cat([buffer.flatten() for buffer in buffers]))
+    parts = mean.split([buffer.numel() for buffer in buffers])
+    for buffer, part in zip(buffers, parts, strict=True):
+        buffer.copy_(part.view_as(buffer))
 
 
 @torch.no_grad()

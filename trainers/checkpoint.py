@@ -3,7 +3,7 @@
     checkpoints/000012000/weights.safetensors     gan.nets, full fp32
                           ema.safetensors         the moving average, if there is one
                           optimizers.safetensors  PHASE/PARAMETER/exp_avg ...
-                          rank00000.safetensors   random state, one file per rank
+                          rank00000.safetensors   one file per rank: random state, image pools
                           state.json              progress, loss scales, config, versions
     checkpoints/latest                            name of the newest whole one
 """
@@ -28,6 +28,7 @@ from trainers.backends import Backend, Moments, Seat
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN
+from trainers.randomness import random_state, set_random_state
 from trainers.schedule import crossed
 
 FORMAT = 1
@@ -161,7 +162,7 @@ class Store:
     def _write(
         self, draft: Path, progress: Progress, gan: GAN, seats: list[Seat], ema: Ema | None
     ) -> None:
-        store(draft / f"rank{self.backend.rank:05d}.safetensors", random_state(self.backend.device))
+        store(draft / f"{own_file(self.backend)}.safetensors", own_tensors(gan, self.backend))
         if self.backend.rank != 0:
             return
         store(draft / "weights.safetensors", gan.nets.state_dict())
@@ -213,9 +214,31 @@ def restore(
         if checkpoint.has("ema"):
             for name, tensor in checkpoint.tensors("ema").items():
                 ema.shadow[name].copy_(tensor)
-    own = f"rank{backend.rank:05d}"
-    if checkpoint.has(own) and checkpoint.state["world"] == backend.world:
-        set_random_state(checkpoint.tensors(own), backend.device)
+    # Other processes than those that wrote it start with fresh draws and empty pools.
+    if checkpoint.has(own_file(backend)) and checkpoint.state["world"] == backend.world:
+        restore_own(checkpoint.tensors(own_file(backend)), gan, backend)
+
+
+def own_file(backend: Backend) -> str:
+    return f"rank{backend.rank:05d}"
+
+
+def own_tensors(gan: GAN, backend: Backend) -> dict[str, Tensor]:
+    """What this process alone holds: {"random/cpu": ..., "gan/NAME": ...}."""
+    groups = {"random": random_state(backend.device), "gan": gan.own_state()}
+    return {
+        f"{group}/{name}": tensor for group, found in groups.items() for name, tensor in found.items()
+    }
+
+
+def restore_own(tensors: dict[str, Tensor], gan: GAN, backend: Backend) -> None:
+    """The inverse of `own_tensors`."""
+    groups: dict[str, dict[str, Tensor]] = {"random": {}, "gan": {}}
+    for key, tensor in tensors.items():
+        group, name = key.split("/", 1)
+        groups[group][name] = tensor
+    set_random_state(groups["random"], backend.device)
+    gan.load_own_state({name: tensor.to(backend.device) for name, tensor in groups["gan"].items()})
 
 
 def load_weights(gan: GAN, weights: dict[str, Tensor], source: Path) -> None:
@@ -249,20 +272,6 @@ def read_moments(checkpoint: Checkpoint, device: torch.device) -> dict[str, Mome
         phase, name, kind = key.split("/")
         moments.setdefault(phase, {}).setdefault(name, {})[kind] = tensor.to(device)
     return moments
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """States of torch's generators, as uint8 tensors."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def fresh(folder: Path) -> None:

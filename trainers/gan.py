@@ -21,15 +21,21 @@ class Needs:
     """What a GAN's configuration asks of a data set; checked before training."""
 
     layout: str
-    """How the data set must have been packed: "labels" or "pairs"."""
+    """What a sample must hold: "labels", "pairs", "unpaired" (a and b drawn independently) or
+    "images"."""
     min_side: int = 1
     """Pixels that the shorter side of a picture must have for the networks."""
+    multiple: int = 1
+    """Both sides must be multiples of this."""
     num_labels: int | None = None
     """Label ids must be smaller than this."""
     inst: bool = False
     """Whether instance maps are used."""
     photos: bool = False
     """Whether translation looks at the real picture where there is one."""
+    directions: tuple[str, ...] = ("A2B",)
+    """Ways of translation, the usual one first: A2B (from the first member of the layout) and
+    B2A (from "b"); empty for a GAN that translates nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,21 @@ class GAN(nn.Module):
         """Prepared batch -> named uint8 pictures [N, 3, H, W], in the order of the board's grid."""
         raise NotImplementedError
 
+    def own_state(self) -> dict[str, Tensor]:
+        """What this process alone gathers over the steps (image pools), as tensors by name."""
+        return {}
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `own_state`."""
+
     def adopt(self, weights: dict[str, Tensor]) -> list[str]:
-        """Start from the `nets` of another run (pix2pixHD: coarse -> full).
+        """Start from the `nets` of another run: here one of the same architecture.
 
         Returns the names of own parameters left at their initialisation; raises ValueError when
         the weights cannot be meant for this network."""
-        raise ValueError(f"{type(self).__name__} cannot be started from another checkpoint")
+        own = self.nets.state_dict()
+        for name in sorted(own.keys() | weights.keys()):
+            if name not in own or name not in weights or own[name].shape != weights[name].shape:
+                raise ValueError(f"{name} is of another architecture: the models' options differ")
+        self.nets.load_state_dict(weights)
+        return []

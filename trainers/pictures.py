@@ -10,9 +10,11 @@ from torch import Tensor
 def grid(columns: dict[str, Tensor], width: int = 512) -> Tensor:
     """Named uint8 pictures [N, 3, H, W] -> one picture [3, N*h, len(columns)*w].
 
-    One row per sample, one column per name, each scaled down to at most `width` pixels."""
+    One row per sample, one column per name, each scaled down to at most `width` pixels; black
+    below the lower ones."""
     cells = [shrink(pictures, width) for pictures in columns.values()]
-    rows = torch.cat(cells, dim=3)
+    height = max(cell.shape[2] for cell in cells)
+    rows = torch.cat([F.pad(cell, (0, 0, 0, height - cell.shape[2])) for cell in cells], dim=3)
     return torch.cat(list(rows), dim=1)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainers.backends import Backend, Seat, check_replicas
+from trainers.backends import Backend, Seat, average_buffers, check_replicas
 from trainers.board import Observer
 from trainers.checkpoint import Checkpoint, Progress, Store, restore
 from trainers.ema import Ema
@@ -23,6 +23,7 @@ from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
 from trainers.pictures import grid
 from trainers.player import only
+from trainers.randomness import drawing_from, random_state
 from trainers.schedule import Schedule, crossed
 from trainers.stats import Clock, Means, peak_memory_gib
 
@@ -129,6 +130,7 @@ class Trainer:
         for seat in self.seats:
             if self.progress.step % seat.phase.every == 0:
                 watched |= self._update(seat, micro_batches, carries)
+        average_buffers(self.backend, self.gan)
         self.progress.step += 1
         self.progress.images += self.recipe.global_batch
         if self.ema is not None:
@@ -291,14 +293,23 @@ class Trainer:
             columns = self._look(few)
             if self.ema is not None:
                 with self.ema.swapped(self.gan):
-                    columns["EMA fake"] = self._look(few)["fake"]
+                    found = self._look(few)
+                columns |= {f"EMA {n}": found[n] for n in found if n.startswith("fake")}
             for observer in self.watching:
                 observer.pictures(self.progress, grid(columns))
 
     def _look(self, batch: Batch) -> dict[str, Tensor]:
-        precision = self.recipe.precision
-        with torch.autocast(self.backend.device.type, precision, enabled=precision is not None):
-            return self.gan.pictures(self.gan.prepare(batch))
+        """Pictures as a user would get them; the training after them is none the wiser."""
+        precision, device = self.recipe.precision, self.backend.device
+        self.gan.eval()
+        try:
+            with (
+                drawing_from(random_state(device), device),
+                torch.autocast(device.type, precision, enabled=precision is not None),
+            ):
+                return self.gan.pictures(self.gan.prepare(batch))
+        finally:
+            self.gan.train()
 
 
 def check_scale(seat: Seat) -> None:

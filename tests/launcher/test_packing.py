@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from tests.launcher.sample import organza
-from tests.shards.sources import label_source
+from tests.shards.sources import domain_source, encoded, label_source
 
 
 def test_the_size_of_shards_is_the_users_choice(tmp_path: Path) -> None:
@@ -15,3 +17,28 @@ def test_the_size_of_shards_is_the_users_choice(tmp_path: Path) -> None:
     assert status == 0 and "2 samples in 2 shards" in output, output
     status, output = organza("pack", source, tmp_path / "none", "--shard_mib=0")
     assert status == 1 and "organza: shard_mib=0" in output and "Traceback" not in output, output
+
+
+def test_domains_are_packed_verified_and_their_conversions_told(tmp_path: Path) -> None:
+    source, out = domain_source(tmp_path / "source", trainA=2, trainB=3), tmp_path / "out"
+    for picture in (source / "trainA").iterdir():
+        picture.write_bytes(encoded(np.zeros((8, 10), np.uint8)))
+    (source / "trainB/trainB-1.png").write_bytes(encoded(np.zeros((8, 10, 3), "u1"), mode="RGBA"))
+    (source / "trainB/trainB-2.png").write_bytes(encoded(np.zeros((8, 10), np.uint8)))
+    status, output = organza("pack", source, out, "--workers=1")
+    assert status == 0, output
+    for line in (
+        f"{out}/A: 2 samples in 1 shards.",
+        "A: 2 of 2 pictures are grey; they are read as 8-bit RGB.",
+        f"{out}/B: 3 samples in 1 shards.",
+        "B: 1 of 3 pictures are RGB with opaque alpha, 1 are grey; they are read as 8-bit RGB.",
+    ):
+        assert line in output.splitlines(), output
+    status, output = organza("verify", out)
+    assert status == 0 and f"{out}: 5 samples in 2 shards, 0.00 GiB: all is well." in output, output
+
+
+def test_a_layout_that_is_not_known_names_all(tmp_path: Path) -> None:
+    status, output = organza("pack", tmp_path, tmp_path / "out", "--layout=ab")
+    expected = "choose auto, labels, pairs, unpaired, side-by-side, classes"
+    assert status == 1 and expected in output and "Traceback" not in output, output

@@ -35,9 +35,18 @@ def stream(name: str) -> np.random.RandomState:
 
 
 def weight(name: str, shape: tuple[int, ...], gain: float = 1.0) -> Tensor:
-    """Weights N(0, gain / sqrt(fan_in)), biases N(0, 0.1)."""
+    """Weights N(0, gain / sqrt(fan_in)), those of norms N(1, 0.1), biases N(0, 0.1).
+
+    Batch norms start with the running statistics of torch."""
+    if name.endswith(("running_mean", "num_batches_tracked")):
+        return torch.zeros(shape)
+    if name.endswith("running_var"):
+        return torch.ones(shape)
     values = stream(name).standard_normal(prod(shape)).reshape(shape)
-    values = values * (gain / sqrt(prod(shape[1:])) if len(shape) > 1 else 0.1)
+    if len(shape) > 1:
+        values = values * (gain / sqrt(prod(shape[1:])))
+    else:
+        values = 0.1 * values + (1 if name.endswith("weight") else 0)
     return torch.from_numpy(values.astype(np.float32))
 
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from nets import losses
 from nets.discriminators import MultiscaleDiscriminator
-from nets.generators import GlobalGenerator
+from nets.generators import ResnetGenerator
 from nets.init import init_normal
+from nets.norms import Norm, build_norm
 from tests.nets.rule import image, recorded
 
 
@@ -42,6 +43,18 @@ def test_bce_takes_logits() -> None:
     assert as_real.item() == pytest.approx(expected["true"], rel=1e-7)
     assert as_fake.item() == pytest.approx(expected["false"], rel=1e-7)
     assert sum(losses.generator_loss(score, "bce") for score in scores) == as_real
+
+
+def test_the_losses_of_cyclegan() -> None:
+    scores = image("fn/fake/0/4", (1, 1, 5, 6)).double()
+    expected = recorded("functions")["gan_loss_cg"]
+    for kind, original in (("lsgan", "lsgan"), ("bce", "vanilla")):
+        for real, name in ((True, "true"), (False, "false")):
+            loss = losses.discriminator_loss(scores, real, kind).item()
+            assert loss == pytest.approx(expected[original][name], rel=1e-7)
+        assert losses.generator_loss(scores, kind).item() == pytest.approx(
+            expected[original]["true"], rel=1e-7
+        )
 
 
 def test_hinge() -> None:
@@ -93,7 +106,7 @@ def test_initialisation() -> None:
     torch.manual_seed(0)
     expected = recorded("functions")["init_statistics_seed0"]
     nets = {
-        "hd_global": GlobalGenerator(36, ngf=16, num_downsamples=3, num_blocks=3),
+        "hd_global": ResnetGenerator(36, ngf=16, num_downsamples=3, num_blocks=3),
         "hd_D": MultiscaleDiscriminator(39, ndf=32, num_scales=2),
     }
     for name, network in nets.items():
@@ -102,7 +115,14 @@ def test_initialisation() -> None:
         biases = torch.cat([p for p in network.parameters() if p.ndim == 1])
         assert abs(weights.mean()) < 1e-4 and abs(weights.std() - 0.02) < 1e-4
         assert biases.std().item() == pytest.approx(expected[name]["conv bias"]["std"], rel=0.3)
-    norm = nn.BatchNorm2d(4000)
+    zeroed = nets["hd_global"]
+    init_normal(zeroed, zero_bias=True)
+    assert not any(p.any() for p in zeroed.parameters() if p.ndim == 1)
+
+
+@pytest.mark.parametrize("kind", ["batch", "sync-batch"])
+def test_initialisation_of_batch_norms(kind: Norm) -> None:
+    norm = build_norm(kind, 4000)
     nn.init.ones_(norm.bias)
     init_normal(norm)
     assert abs(norm.weight.mean() - 1) < 2e-3 and abs(norm.weight.std() - 0.02) < 2e-3

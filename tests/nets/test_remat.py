@@ -10,19 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nets.generators import GlobalGenerator, LocalEnhancer
+from nets.generators import ResnetGenerator, LocalEnhancer
 from nets.perceptual import Vgg, perceptual_loss
 from nets.remat import PRESETS, Memory, Remat
 
 BUILDERS: dict[str, Callable[[Remat], nn.Module]] = {
-    "global": lambda remat: GlobalGenerator(5, 3, 4, 2, 3, rematerialise=remat),
+    "global": lambda remat: ResnetGenerator(5, 3, 4, 2, 3, rematerialise=remat),
     "local": lambda remat: LocalEnhancer(5, 3, 2, 2, 2, 1, 2, rematerialise=remat),
+    "dropout": lambda remat: ResnetGenerator(5, 3, 4, 2, 3, dropout=0.5, rematerialise=remat),
+    "batch norm": lambda remat: ResnetGenerator(5, 3, 4, 2, 3, "batch", rematerialise=remat),
     "two enhancers": lambda remat: LocalEnhancer(5, 3, 2, 1, 2, 2, 1, rematerialise=remat),
 }
 
 
 def gradients(network: nn.Module, condition: Tensor) -> dict[str, Tensor]:
     network.zero_grad()
+    torch.manual_seed(3)
     network(condition).square().sum().backward()
     return {name: parameter.grad for name, parameter in network.named_parameters()}
 
@@ -56,6 +59,17 @@ def test_what_a_preset_names_is_computed_again(kind: str) -> None:
     blocks = sum(flops(lambda m=m: m(x)) for m, x in block_inputs(network, condition))
     assert cost["blocks"] == cost["none"] + blocks
     assert cost["halves"] == cost["whole"] == cost["none"] + forward
+
+
+@pytest.mark.parametrize("remat", ["blocks", "halves", "whole"])
+def test_batch_norms_count_a_batch_once(remat: Remat) -> None:
+    plain, frugal = BUILDERS["batch norm"]("none"), BUILDERS["batch norm"](remat)
+    frugal.load_state_dict(plain.state_dict())
+    condition = torch.randn(2, 5, 32, 40)
+    for network in (plain, frugal):
+        gradients(network, condition)
+    statistics = dict(frugal.named_buffers())
+    assert all(torch.equal(statistics[name], value) for name, value in plain.named_buffers())
 
 
 def block_inputs(network: nn.Module, condition: Tensor) -> list[tuple[nn.Module, Tensor]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +58,34 @@ def pair_source(folder: Path, num_samples: int, size: tuple[int, int] = (16, 8))
             photo = random.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
             save(folder / f"train_{side}" / f"{number}.jpg", photo)
     return folder
+
+
+def domain_source(folder: Path, **sizes: int) -> Path:
+    """By folder, that many pictures of 10 x 8 named FOLDER-N; every pixel of a picture differs."""
+    random = np.random.default_rng(2)
+    for name, num_pictures in sizes.items():
+        for number in range(num_pictures):
+            photo = random.permutation(240).astype(np.uint8).reshape(8, 10, 3)
+            save(folder / name / f"{name}-{number}.png", photo)
+    return folder
+
+
+def png(pixels: np.ndarray, bits: int, colour_type: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG as the standard has it, in kinds that Pillow does not write.
+
+    pixels: [height, bytes of a row], uint8, or uint16 for 16 bits; chunks: (name, data) that stand
+    before the pixels."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + data))
+        return struct.pack(">I", len(data)) + name + data + checksum
+
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour_type]
+    width = pixels.shape[1] * max(1, 8 // bits) // channels
+    header = struct.pack(">IIBBBBB", width, len(pixels), bits, colour_type, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in pixels)
+    parts = ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -100,7 +100,8 @@ def test_deterministic_cuts_the_centre_and_never_flips():
         (Preprocess("none"), (40, 20)),
         (Preprocess("crop", crop_size=8), (40, 20)),
         (Preprocess("scale_width_and_crop", load_size=20, crop_size=8), (20, 10)),
-        (Preprocess("resize_and_crop", load_size=30, crop_size=8), (30, 30)),
+        (Preprocess("resize_and_crop", load_size=30, crop_size=8), (8, 8)),
+        (Preprocess("resize_and_crop", load_size=30, crop_size=(8, 12)), (12, 8)),
     ],
 )
 def test_uncropped_keeps_whole_pictures(preprocess, expected):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shards import images
-from shards.images import check_checksums, decode, decode_sample, extension
+from shards.images import check_checksums, conversion, decode, decode_sample, extension
 from shards.records import DataError
-from tests.shards.sources import encoded
+from tests.shards.sources import encoded, png
 
 RANDOM = np.random.default_rng(0)
 IDS = RANDOM.integers(0, 35, (6, 8), dtype=np.uint8)
@@ -42,32 +42,85 @@ def test_instance_ids_of_any_width_become_int32(ids):
     assert inst.dtype == np.int32 and (inst == ids).all()
 
 
-def test_pictures_become_rgb():
-    assert (decode(encoded(PHOTO), "image", "F") == PHOTO).all()
-    grey = decode(encoded(IDS), "a", "F")
-    assert grey.shape == (6, 8, 3) and (grey == IDS[..., None]).all()
-    deep = decode(encoded(WIDE_IDS), "a", "F")
-    assert deep.dtype == np.uint8 and (deep == (WIDE_IDS >> 8)[..., None]).all()
-    assert (decode(encoded(PHOTO, mode="RGBA"), "b", "F") == PHOTO).all()  # opaque
-    jpeg = decode(encoded(np.full((8, 8, 3), 90, np.uint8), "JPEG"), "image", "F")
-    assert np.abs(jpeg.astype(int) - 90).max() <= 1
+GREY = RANDOM.integers(0, 256, (6, 8), dtype=np.uint8)
+DEEP = RANDOM.integers(0, 65536, (6, 8, 3)).astype(np.uint16)
+PALETTE = RANDOM.integers(0, 256, (35, 3), dtype=np.uint8)
+PALETTE_CHUNK = (b"PLTE", PALETTE.tobytes())
+ONE_BIT = GREY > 99
+
+
+def flat(pixels: np.ndarray) -> np.ndarray:
+    return pixels.reshape(len(pixels), -1)
+
+
+def with_alpha(pixels: np.ndarray, alpha: int) -> np.ndarray:
+    """The rows of an image [H, W, C] with one more channel."""
+    plane = np.full((*pixels.shape[:2], 1), alpha, pixels.dtype)
+    return flat(np.concatenate([pixels, plane], axis=2))
+
+
+def repeated(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+CONVERTED = {
+    "RGB": (encoded(PHOTO), None, PHOTO),
+    "grey": (encoded(GREY), "grey", repeated(GREY)),
+    "1-bit grey": (encoded(ONE_BIT), "grey", repeated(ONE_BIT * np.uint8(255))),
+    "4-bit grey": (png(IDS, 4, 0), "grey", repeated(np.stack([IDS >> 4, IDS & 15], 2) * 17)),
+    "grey + alpha": (png(with_alpha(GREY[..., None], 255), 8, 4), "grey with opaque alpha",
+                     repeated(GREY)),
+    "palette": (png(IDS, 8, 3, PALETTE_CHUNK), "paletted", PALETTE[IDS]),
+    "RGBA": (png(with_alpha(PHOTO, 255), 8, 6), "RGB with opaque alpha", PHOTO),
+    "16-bit grey": (png(DEEP[..., 0], 16, 0), "16-bit grey", repeated(DEEP[..., 0] >> 8)),
+    "16-bit RGB": (png(flat(DEEP), 16, 2), "16-bit RGB", DEEP >> 8),
+    "16-bit grey + alpha": (png(with_alpha(DEEP[..., :1], 65535), 16, 4),
+                            "16-bit grey with opaque alpha", repeated(DEEP[..., 0] >> 8)),
+    "16-bit RGBA": (png(with_alpha(DEEP, 65535), 16, 6), "16-bit RGB with opaque alpha", DEEP >> 8),
+}
+"""Case -> file, what the census calls it, its pixels: 16 bits keep the upper 8, nothing rounds."""
+
+
+@pytest.mark.parametrize("case", CONVERTED)
+def test_every_kind_of_png_becomes_8_bit_rgb_and_says_so(case):
+    data, kind, expected = CONVERTED[case]
+    pixels = decode(data, "a", "F")
+    assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
+    assert np.array_equal(pixels, expected.reshape(pixels.shape))
+    assert conversion(data, "F") == kind
+
+
+def test_jpegs_are_grey_or_rgb():
+    for pixels, kind in ((np.full((8, 8, 3), 90, np.uint8), None), (GREY, "grey")):
+        data = encoded(pixels, "JPEG")
+        assert conversion(data, "F") == kind
+        assert decode(data, "image", "F").shape == (*pixels.shape[:2], 3)
+    flat_grey = decode(encoded(np.full((8, 8), 90, np.uint8), "JPEG"), "image", "F")
+    assert np.abs(flat_grey.astype(int) - 90).max() <= 1
+
+
+def test_a_jpeg_with_a_preview_is_its_first_picture():
+    # Cameras write such files (MPO) as .jpg, and Pillow calls them by another format.
+    picture, preview = (Image.fromarray(array) for array in (PHOTO, PHOTO[:3, :4]))
+    buffer = io.BytesIO()
+    picture.save(buffer, "MPO", save_all=True, append_images=[preview])
+    assert Image.open(buffer).format == "MPO"
+    assert decode(buffer.getvalue(), "image", "F").shape == PHOTO.shape
+    assert extension(buffer.getvalue(), "F") == "jpg"
+    assert conversion(buffer.getvalue(), "F") is None
+
+
+def test_a_side_by_side_picture_gives_its_halves():
+    halves = decode_sample({"ab": encoded(PHOTO)}, {"ab": "F"})
+    assert list(halves) == ["a", "b"]
+    assert (halves["a"] == PHOTO[:, :4]).all() and (halves["b"] == PHOTO[:, 4:]).all()
+    expected = "F is 7 pixels wide, which cannot be halved.*crop or resize it"
+    with pytest.raises(DataError, match=expected):
+        decode_sample({"ab": encoded(PHOTO[:, :7])}, {"ab": "F"})
 
 
 def transparent() -> bytes:
     return encoded(np.concatenate([PHOTO, IDS[..., None]], axis=2))
-
-
-def grey_of_depth(bits: int) -> bytes:
-    """A 4 x 1 grey PNG with 1, 2 or 4 bits a pixel, which Pillow does not write."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
-
-    row = bytes(1) + bytes([0b01] * (4 * bits // 8 or 1))
-    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(row)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 def bomb() -> bytes:
@@ -84,18 +137,51 @@ def saved_as(image_format: str) -> bytes:
     return buffer.getvalue()
 
 
+def five_channels() -> bytes:
+    """What numpy saves of an image with five channels."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((6, 8, 5), np.float32))
+    return buffer.getvalue()
+
+
+def two_channel_jpeg() -> bytes:
+    data = bytearray(encoded(GREY, "JPEG"))
+    data[data.index(b"\xff\xc0") + 9] = 2
+    return bytes(data)
+
+
+def misordered_png() -> bytes:
+    data = encoded(PHOTO)
+    text = png(PHOTO[:1, :, 0], 8, 0, (b"tEXt", b"a\0b"))[33:][:15]
+    return data[:8] + text + data[8:]
+
+
 REFUSED = {
     "colours for ids": ("label", encoded(PHOTO), "mode RGB, not single-channel 8-bit ids"),
     "wide label ids": ("label", encoded(WIDE_IDS), "mode I;16, not single-channel 8-bit ids"),
     "colours for instances": ("inst", encoded(PHOTO), "convert it to an index map"),
     "lossy ids": ("label", encoded(IDS, "JPEG"), "JPEG, which blurs ids"),
-    "2-bit grey ids": ("label", grey_of_depth(2), "2-bit grey PNG"),
-    "4-bit grey ids": ("inst", grey_of_depth(4), "4-bit grey PNG"),
+    "2-bit grey ids": ("label", png(IDS, 2, 0), "2-bit grey PNG"),
+    "4-bit grey ids": ("inst", png(IDS, 4, 0), "4-bit grey PNG"),
     "transparency": ("image", transparent(), "transparent pixels: flatten"),
+    "grey transparency": ("a", png(with_alpha(GREY[..., None], 0), 8, 4), "48 transparent pixels"),
+    "16-bit transparency": ("a", png(with_alpha(DEEP, 999), 16, 6), "48 transparent pixels"),
+    "a transparent colour": (
+        "a", png(IDS, 8, 0, (b"tRNS", struct.pack(">H", IDS[0, 0]))), "transparent pixels"
+    ),
+    "a transparent entry of the palette": (
+        "a", png(IDS, 8, 3, PALETTE_CHUNK, (b"tRNS", bytes(35))), "48 transparent pixels"
+    ),
+    "a transparent 16-bit colour": (
+        "a", png(flat(DEEP), 16, 2, (b"tRNS", bytes(6))), "marks a 16-bit colour as transparent"
+    ),
     "print colours": ("a", encoded(PHOTO, "JPEG", "CMYK"), "colour mode CMYK"),
     "text": ("image", b"hello, I am a text", "not a PNG or JPEG image"),
     "nothing": ("image", b"", "not a PNG or JPEG image"),
     "PostScript": ("image", saved_as("EPS"), "not a PNG or JPEG image"),
+    "five channels": ("a", five_channels(), "not a PNG or JPEG image"),
+    "a JPEG of two channels": ("a", two_channel_jpeg(), "truncated or corrupt"),
+    "a PNG that starts with another chunk": ("a", misordered_png(), "does not start with IHDR"),
     "GIF": ("image", saved_as("GIF"), "not a PNG or JPEG image"),
     "TIFF": ("image", saved_as("TIFF"), "not a PNG or JPEG image"),
     "half a PNG": ("image", encoded(PHOTO)[:100], "truncated or corrupt"),
@@ -116,7 +202,8 @@ def test_refused_with_one_sentence_that_names_the_file(case):
 
 
 def test_one_bit_ids_are_read():
-    assert decode(grey_of_depth(1), "label", "F").tolist() == [[0, 0, 0, 0]]
+    ids = png(np.array([[0b00000101]], np.uint8), 1, 0)
+    assert decode(ids, "label", "F").tolist() == [[0, 0, 0, 0, 0, 1, 0, 1]]
 
 
 def test_size_limit_holds_below_the_decoders_own(monkeypatch):
@@ -155,7 +242,11 @@ def test_damage_never_escapes_as_another_error(original, flips, length, member):
     for position, value in flips:
         if data:
             data[position % len(data)] = value
-    for examine in (lambda: decode(bytes(data), member, "F"), lambda: check_checksums(data, "F")):
+    for examine in (
+        lambda: decode(bytes(data), member, "F"),
+        lambda: check_checksums(data, "F"),
+        lambda: conversion(bytes(data), "F"),
+    ):
         try:
             examine()
         except DataError as error:

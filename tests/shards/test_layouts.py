@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.layouts import find_conditions, find_records, image_keys
+from shards.layouts import find_conditions, find_domains, find_records, image_keys
 from shards.records import DataError
 from tests.shards.sources import label_source, pair_source, save
 
@@ -125,7 +125,7 @@ def test_empty_folders_are_refused(tmp_path):
 
 def test_both_layouts_at_once_need_a_choice(tmp_path):
     source = pair_source(label_source(tmp_path, 1), 2)
-    with pytest.raises(DataError, match="holds folders of both layouts"):
+    with pytest.raises(DataError, match="holds folders of several layouts"):
         find_records(source)
     assert len(find_records(source, layout="pairs")) == 2
 
@@ -195,7 +195,7 @@ def test_conditions_need_no_target(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "layout, looked_for", [("labels", "test_label/"), ("pairs", "test_A/ or A/test/")]
+    "layout, looked_for", [("labels", "test_label/"), ("pairs", "testA/ or test_A/ or A/test/")]
 )
 def test_a_missing_split_is_not_replaced_by_all_there_is(tmp_path, layout, looked_for):
     label_source(tmp_path, 2)

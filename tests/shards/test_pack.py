@@ -35,11 +35,11 @@ from tests.shards.sources import (
 def test_the_bytes_do_not_depend_on_the_workers(large_source, large_set, tmp_path):
     reports = []
     out = tmp_path / "out"
-    manifest = pack(
+    (shard_set,) = pack(
         large_source, out, shard_mib=1, workers=2, progress=lambda *report: reports.append(report)
     )
     assert contents(out) == contents(large_set.path)
-    assert len(manifest.shards) == 28 == manifest.num_samples
+    assert len(shard_set.manifest.shards) == 28 == shard_set.num_samples
     assert reports[-1] == (28, 28, "samples")
     assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
 
@@ -82,7 +82,8 @@ def test_totals_are_counted(tmp_path):
     for key, value, size in (("a", 3, (4, 6)), ("b", 7, (4, 6)), ("c", 3, (8, 2))):
         save(source / f"train_label/{key}.png", np.full(size, value, np.uint8))
         save(source / f"train_img/{key}.png", np.zeros((*size, 3), np.uint8))
-    manifest = pack(source, tmp_path / "out", workers=1)
+    (shard_set,) = pack(source, tmp_path / "out", workers=1)
+    manifest = shard_set.manifest
     assert manifest.sizes == ((6, 4, 2), (2, 8, 1))
     assert manifest.min_size == (2, 4) and manifest.max_size == (6, 8)
     uses = {i: (use.num_pixels, use.first_key) for i, use in manifest.label_ids.items()}
@@ -91,7 +92,8 @@ def test_totals_are_counted(tmp_path):
 
 def test_packing_again_changes_nothing(labels_source, packed):
     before = {path: path.stat().st_mtime_ns for path in packed.path.iterdir()}
-    assert pack(labels_source, packed.path, workers=1) == packed.manifest
+    (again,) = pack(labels_source, packed.path, workers=1)
+    assert again.manifest == packed.manifest
     assert {path: path.stat().st_mtime_ns for path in packed.path.iterdir()} == before
 
 
@@ -99,7 +101,7 @@ def test_another_source_does_not_replace_a_finished_set(labels_source, packed, t
     before = contents(packed.path)
     source = Path(shutil.copytree(labels_source, tmp_path / "source"))
     save(source / "train_label/003.png", np.zeros((8, 16), np.uint8))
-    with pytest.raises(DataError, match="already holds a set packed from other images"):
+    with pytest.raises(DataError, match="already holds what was packed from other images"):
         pack(source, packed.path, workers=1)
     assert contents(packed.path) == before
     with pytest.raises(DataError, match="num_labels=2"):
@@ -150,7 +152,8 @@ def test_label_ids_are_checked(tmp_path):
     save(source / "train_label/001.png", label)
     with pytest.raises(DataError, match=r"train_label/001.png: 5 pixels have label id 35.* 34"):
         pack(source, tmp_path / "out", num_labels=35, workers=1)
-    assert max(pack(source, tmp_path / "out", num_labels=36, workers=1).label_ids) == 35
+    (shard_set,) = pack(source, tmp_path / "out", num_labels=36, workers=1)
+    assert max(shard_set.label_ids) == 35
 
 
 def test_shards_kept_from_a_run_with_more_labels_are_checked_too(large_source, tmp_path):
@@ -284,6 +287,17 @@ def test_changed_sources_and_shards_are_packed_anew(large_source, tmp_path):
     assert contents(out) == contents(fresh)
 
 
+def test_a_receipt_of_an_older_version_is_not_believed(large_source, large_set, tmp_path):
+    source = Path(shutil.copytree(large_source, tmp_path / "source"))
+    leave_unfinished(source, tmp_path / "out")
+    for receipt in receipts(tmp_path / "out"):
+        content = json.loads(receipt.read_text())
+        del content["conversions"]
+        receipt.write_text(json.dumps(content))
+    pack(source, tmp_path / "out", shard_mib=1, workers=1)
+    assert contents(tmp_path / "out") == contents(large_set.path)
+
+
 def test_a_full_disk_is_a_sentence_and_loses_nothing(large_source, tmp_path):
     # The last sample alone exceeds the largest file that this process may write.
     source = Path(shutil.copytree(large_source, tmp_path / "source"))
@@ -320,4 +334,5 @@ def test_the_manifest_is_plain_json(packed):
     content = json.loads((packed.path / "manifest.json").read_text())
     assert content["format"] == "organza-shards" and content["layout"] == "labels"
     assert content["shards"][0]["file"] == "000000.tar"
+    assert "conversions" not in content  # so that such sets keep their fingerprints
     assert sorted(os.listdir(packed.path)) == ["000000.tar", "index.json", "manifest.json"]

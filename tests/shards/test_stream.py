@@ -22,6 +22,7 @@ from shards.order import Order
 from shards.pack import pack
 from shards.reader import Reader
 from shards.records import DataError
+from shards.sources import Source
 from shards.stream import Batch, batches, check_shared_memory
 from tests.shards.sources import (
     ROOT,
@@ -41,12 +42,13 @@ def load(shard_set: ShardSet, steps: int, *, world: int = 1, **options) -> list[
     """[rank][step * micro-batch]: the first steps of every rank."""
     options = {"global_batch": 4, "micro_batch": 1, "workers": 0, "seed": SEED} | options
     order = options.pop("order", Order(shard_set.num_samples, SEED))
+    sources = [Source(shard_set, order)]
     preprocess = options.pop("preprocess", CROP)
     num_micro = options["global_batch"] // world // options["micro_batch"]
     return [
         list(
             islice(
-                batches(shard_set, order, preprocess, rank=rank, world=world, **options),
+                batches(sources, preprocess, rank=rank, world=world, **options),
                 steps * num_micro,
             )
         )
@@ -176,7 +178,7 @@ def test_the_random_numbers_of_the_trainer_are_left_alone(packed, workers):
 )
 def test_numbers_that_do_not_divide_are_refused_at_once(packed, options, expected):
     with pytest.raises(ValueError, match=expected):
-        batches(packed, Order(13, 0), CROP, rank=0, seed=0, **options)
+        batches([Source(packed, Order(13, 0))], CROP, rank=0, seed=0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +208,7 @@ def test_damage_reaches_the_trainer_as_one_sentence(packed, tmp_path, workers):
     offset = packed.index["label"].offsets[packed.keys.index(bad)]
     flip_byte(copy / "000000.tar", int(offset) + 20)
     stream = batches(
-        open_shards(copy), order, CROP, global_batch=1, micro_batch=1,
+        [Source(open_shards(copy), order)], CROP, global_batch=1, micro_batch=1,
         rank=0, world=1, workers=workers, seed=0,
     )
     assert [batch["keys"] for batch in islice(stream, 7)] == [[key] for key in good]
@@ -230,7 +232,7 @@ def test_shared_memory_is_measured():
 def test_a_killed_worker_is_a_sentence(packed):
     before = descendants(os.getpid())
     stream = batches(
-        packed, Order(13, 0), CROP, global_batch=1, micro_batch=1, rank=0, world=1,
+        [Source(packed, Order(13, 0))], CROP, global_batch=1, micro_batch=1, rank=0, world=1,
         workers=1, seed=0,
     )
     next(stream)
@@ -255,15 +257,14 @@ TRAINER_SCRIPT = """
 import signal, sys, time
 from pathlib import Path
 from shards.augment import Preprocess
-from shards.index import open_shards
-from shards.order import Order
+from shards.sources import open_sources
 from shards.stream import batches
 if __name__ == "__main__":
     told = []
     signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))
     signal.signal(signal.SIGINT, lambda *_: told.append("SIGINT"))
-    shard_set = open_shards(Path(sys.argv[1]))
-    stream = batches(shard_set, Order(13, 0), Preprocess(), global_batch=1, micro_batch=1,
+    sources = open_sources(Path(sys.argv[1]), "labels", seed=0)
+    stream = batches(sources, Preprocess(), global_batch=1, micro_batch=1,
                      rank=0, world=1, workers=2, seed=0)
     print(next(stream)["keys"], flush=True)
     while len(told) < 2:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from shards import manifest as manifest_module
+
 from shards.index import open_shards
 from shards.pack import pack
 from shards.records import DataError
+from shards.sealed import fingerprint_of
 from shards.verify import verify
 from tests.shards.sources import flip_byte, label_source
 
@@ -70,7 +71,7 @@ def test_shards_cut_missing_and_unknown_are_all_listed(copy):
 def commit(folder: Path, change: dict[str, object]) -> None:
     """Rewrite the manifest with a right fingerprint: damage only a full check can see."""
     content = json.loads((folder / "manifest.json").read_text()) | change
-    content["fingerprint"] = manifest_module._fingerprint(content)
+    content["fingerprint"] = fingerprint_of(content)
     (folder / "manifest.json").write_text(json.dumps(content))
 
 

@@ -25,7 +25,7 @@ from nets import conditioning, losses, perceptual
 from nets.blocks import downsample
 from nets.discriminators import MultiscaleDiscriminator
 from nets.encoders import Encoder
-from nets.generators import GlobalGenerator, LocalEnhancer
+from nets.generators import LocalEnhancer, ResnetGenerator
 from nets.init import init_normal
 from nets.remat import PRESETS, Memory
 from nets.waist import Critic, Terms, narrow_waist
@@ -134,13 +134,13 @@ class Pix2PixHD(GAN):
         init_normal(self.nets)
         self.weights = self._weights()
 
-    def _generator(self, channels: int) -> GlobalGenerator | LocalEnhancer:
+    def _generator(self, channels: int) -> ResnetGenerator | LocalEnhancer:
         config = self.config
         channels += config.feat_channels if config.encoder else 0
         trunk = (channels, 3, config.ngf, config.num_downsamples, config.num_blocks)
         recompute = self.preset.generator
         if config.stage == "coarse":
-            return GlobalGenerator(*trunk, rematerialise=recompute)
+            return ResnetGenerator(*trunk, rematerialise=recompute)
         local = (config.num_enhancers, config.num_local_blocks)
         return LocalEnhancer(*trunk, *local, rematerialise=recompute)
 

@@ -1,0 +1,125 @@
+"""Normalisation of feature maps: by sample, by batch, or by the batch of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Norm = Literal["instance", "batch", "sync-batch", "none"]
+
+
+def per_sample(norm: Norm) -> bool:
+    """Whether the samples of a batch do not influence each other: several passes may be one."""
+    return norm in ("instance", "none")
+
+
+def conv_bias(norm: Norm) -> bool:
+    """Whether a convolution before `norm` has a bias; batch norms bring their own."""
+    return per_sample(norm)
+
+
+def build_norm(norm: Norm, channels: int) -> nn.Module:
+    """[N, channels, H, W] -> the same; both batch norms have the same state-dict keys."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "sync-batch":
+        return SyncBatchNorm(channels)
+    return InstanceNorm() if norm == "instance" else nn.Identity()
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm without affine or running statistics, then `activation` (may be in place).
+
+    `F.instance_norm` ends in a view, and an in-place activation on a view copies the whole tensor
+    again in backward. Batch norm over [1, N * C, H, W] is the same function and no view; the
+    activation is applied before the batch is folded out again.
+    """
+
+    def forward(self, x: Tensor, activation: nn.Module | None = None) -> Tensor:
+        batch, channels, height, width = x.shape
+        flat = x if batch == 1 else x.reshape(1, batch * channels, height, width)
+        flat = F.batch_norm(flat, None, None, training=True)
+        flat = flat if activation is None else activation(flat)
+        return flat if batch == 1 else flat.view(batch, channels, height, width)
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batch of all processes; without a process group, and in eval mode, plain.
+
+    torch's own on GPUs, which share this module's state. It refuses the CPU, and DDP refuses every
+    model on the CPU that contains one; there the same comes from differentiable sums.
+    """
+
+    synced = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.synced and self.training and dist.is_initialized()):
+            return super().forward(x)
+        return self._by_sums(x) if x.device.type == "cpu" else self._by_torch(x)
+
+    def _by_torch(self, x: Tensor) -> Tensor:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(self)(x)
+
+    def _by_sums(self, x: Tensor) -> Tensor:
+        # Statistics are taken in float32 at least, as torch does.
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        sums = torch.cat([precise.sum((0, 2, 3)), precise.new_tensor([x[:, 0].numel()])])
+        sums, count = _SumOverProcesses.apply(sums).tensor_split([self.num_features])
+        count = count.detach()
+        mean = sums / count
+        centred = precise - mean[:, None, None]
+        variance = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        if self.track_running_stats:
+            self._track(mean.detach(), variance.detach() * count / (count - 1))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over the default process group. Every process uses it, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _SumOverProcesses.apply(grad.contiguous())
+
+
+def untracked(module: nn.Module) -> AbstractContextManager[None]:
+    """Inside, batch norms of `module` in training mode leave their running statistics alone.
+
+    They still normalise by the batch: for a pass over a batch that was or will be counted."""
+    return _with(module, nn.BatchNorm2d, "track_running_stats", False)
+
+
+def unsynced(module: nn.Module) -> AbstractContextManager[None]:
+    """Inside, sync-batch norms of `module` are plain ones: for what one process does alone."""
+    return _with(module, SyncBatchNorm, "synced", False)
+
+
+@contextmanager
+def _with(module: nn.Module, kind: type, attribute: str, value: bool) -> Iterator[None]:
+    layers = [layer for layer in module.modules() if isinstance(layer, kind)]
+    before = [getattr(layer, attribute) for layer in layers]
+    for layer in layers:
+        setattr(layer, attribute, value)
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before):
+            setattr(layer, attribute, value)

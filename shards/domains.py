@@ -1,0 +1,65 @@
+"""domains.json: the packed sets of one source, a folder each. It is written last, so where it
+exists all of them are whole."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from shards.manifest import read_manifest
+from shards.records import DataError
+from shards.sealed import read_sealed, seal, write_atomically
+
+DOMAINS_FILE = "domains.json"
+FORMAT = "organza-domains"
+VERSION = 1
+_NAME = re.compile(r"\w[\w .+-]*")
+_FILE_ENDINGS = (".json", ".tar")
+"""Of what lies beside the domains' folders, or in a set."""
+
+
+def check_domain_name(name: str, where: str) -> None:
+    """Raise DataError unless a domain may be called so: its set lies in a folder of that name."""
+    if not _NAME.fullmatch(name) or name.endswith(_FILE_ENDINGS):
+        raise DataError(
+            f"{where!r} cannot be a domain: rename it, beginning with a letter or digit, then also "
+            f"blanks, dots, plus, minus or underscores, but not ending in .json or .tar"
+        )
+
+
+def has_domains(path: Path) -> bool:
+    """Whether a folder holds packed domains rather than one set."""
+    return (path / DOMAINS_FILE).is_file()
+
+
+def write_domains(path: Path, fingerprints: dict[str, str], work: Path) -> None:
+    """Declare the sets in folder `path` finished: by domain, in order, their fingerprints."""
+    domains = [{"name": name, "fingerprint": value} for name, value in fingerprints.items()]
+    write_atomically(path / DOMAINS_FILE, seal({"domains": domains}, FORMAT, VERSION), work)
+
+
+def read_domains(path: Path) -> dict[str, str]:
+    """Domain -> fingerprint of its set, in order; DataError if the file is missing or foreign."""
+    content = read_sealed(path / DOMAINS_FILE, FORMAT, VERSION)
+    fingerprints = {domain["name"]: domain["fingerprint"] for domain in content["domains"]}
+    for name in fingerprints:
+        check_domain_name(name, f"{path / DOMAINS_FILE}: {name}")  # a name is not yet a path
+    return fingerprints
+
+
+def check_domain(path: Path, name: str) -> None:
+    """Raise DataError unless `path` holds this domain, and its set is the one that was packed with
+    the others."""
+    fingerprints = read_domains(path)
+    if name not in fingerprints:
+        close = difflib.get_close_matches(name, fingerprints, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(fingerprints)}"
+        raise DataError(
+            f"{path} holds no domain {name!r}, but {', '.join(fingerprints)}: {hint}"
+        )
+    if read_manifest(path / name).fingerprint != fingerprints[name]:
+        raise DataError(
+            f"{path / name} is not the set that {path / DOMAINS_FILE} lists (their fingerprints "
+            f"differ): restore it or pack the domains anew"
+        )

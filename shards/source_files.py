@@ -1,0 +1,113 @@
+"""The image files below a source folder, found without following links out of it, and their keys.
+
+A key is the file's path below its folder, without extension. webdataset splits names at the first
+dot, so dots become underscores.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from shards.records import DataError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+OTHER_IMAGE_SUFFIXES = frozenset(
+    ".bmp .gif .tif .tiff .webp .ppm .pgm .npy .npz .exr .hdr .jp2 .heic .avif".split()
+)
+"""Refused by name: passed over in silence, they would be missed only after the training."""
+
+CITYSCAPES_ENDINGS = {
+    "_gtFine_labelIds": "label",
+    "_gtFine_instanceIds": "inst",
+    "_leftImg8bit": "image",
+    "_gtFine_labelTrainIds": "",
+    "_gtFine_color": "",
+}
+"""Ending of a stem -> the member of layout labels that it marks; others' files are passed over."""
+
+
+def checked_source(source: Path) -> Path:
+    """The folder with its links resolved; DataError if it is none."""
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder: give the folder that holds the images")
+    return source.resolve()
+
+
+def sub_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones are passed over."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def keyed_images(
+    source: Path, folder: Path, *, ending: str | None = None, recursive: bool = True
+) -> dict[str, Path]:
+    """Key -> image file of a folder inside `source`, and of those below it; maybe empty.
+
+    ending: the member of layout labels whose Cityscapes endings are dropped from keys while the
+    files of others are passed over; None takes all files, and keys with their endings."""
+    check_contained(source, folder)
+    return _keyed(image_files(source, folder, recursive), folder, ending)
+
+
+def image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[Path]:
+    """Image files below a folder, in no fixed order; hidden and other files are passed over."""
+    for parent, folder_names, file_names in os.walk(folder):
+        folder_names[:] = [name for name in folder_names if recursive and name[0] != "."]
+        for name in folder_names:
+            if os.path.islink(os.path.join(parent, name)):
+                raise DataError(f"{parent}/{name} is a link to a folder: copy the folder there")
+        for name in file_names:
+            path = Path(parent, name)
+            suffix = path.suffix.lower()
+            if name.startswith("."):
+                continue
+            if suffix in OTHER_IMAGE_SUFFIXES:
+                raise DataError(f"{path} is neither PNG nor JPEG: convert or remove it")
+            if suffix in IMAGE_SUFFIXES:
+                yield _regular_file(source, path)
+
+
+def check_contained(source: Path, path: Path) -> None:
+    """Raise DataError if a link leads out of the source."""
+    # It could lead to any file of this machine, whose bytes would then be packed.
+    if not path.resolve().is_relative_to(source):
+        raise DataError(f"{path} is a link that leads out of {source}: copy its target there")
+
+
+def _regular_file(source: Path, path: Path) -> Path:
+    if path.is_symlink():
+        check_contained(source, path)
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file: remove it")
+    return path
+
+
+def _keyed(paths: Iterable[Path], folder: Path, ending: str | None) -> dict[str, Path]:
+    keyed: dict[str, Path] = {}
+    for path in paths:
+        key = _key(path, folder, ending)
+        if key is None:
+            continue
+        if key in keyed:
+            raise DataError(
+                f"{path} and {keyed[key]} would share the key {key!r} (extensions are dropped, "
+                f"dots become underscores): rename one"
+            )
+        keyed[key] = path
+    return keyed
+
+
+def _key(path: Path, folder: Path, ending: str | None) -> str | None:
+    """Key of a file, or None where its ending marks it as another member's."""
+    stem = path.relative_to(folder).with_suffix("").as_posix()
+    for known, owner in CITYSCAPES_ENDINGS.items() if ending else ():
+        if stem.endswith(known):
+            if owner != ending:
+                return None
+            stem = stem.removesuffix(known)
+    key = stem.replace(".", "_")
+    if not key.isprintable():
+        raise DataError(f"{str(path)!r} has unprintable characters in its name: rename it")
+    return key

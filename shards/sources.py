@@ -1,0 +1,72 @@
+"""What a run reads: one packed set, or two domains that are drawn together but unpaired."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shards.domains import has_domains
+from shards.index import ShardSet, open_domain, open_shards
+from shards.order import Order
+from shards.records import DataError
+
+MEMBERS = ("a", "b")
+"""What the pictures of the first and of the second domain are called in a batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A packed set and the order in which it is drawn."""
+
+    shard_set: ShardSet
+    order: Order
+    member: str | None = None
+    """What its pictures are called in a batch; None keeps the names of the set."""
+
+
+def open_sources(
+    path: Path, layout: str, seed: int, domains: Sequence[str] = ("A", "B")
+) -> tuple[Source, ...]:
+    """The sets that a run of this layout reads below `path`.
+
+    layout: "labels", "pairs" or "images" for one set; "unpaired" for the two `domains` of a folder
+    of domains, in this order. Raises DataError if `path` holds something else."""
+    path = Path(path)
+    if layout != "unpaired":
+        shard_set = open_shards(path)
+        shard_set.require(layout)
+        return (Source(shard_set, Order(shard_set.num_samples, seed)),)
+    if len(set(domains)) != len(MEMBERS) or len(domains) != len(MEMBERS):
+        raise DataError(
+            f"domains {', '.join(domains)}: an unpaired run reads two different domains, name two"
+        )
+    if not has_domains(path):
+        raise DataError(
+            f"{path} holds no domains.json, but this run reads two domains: give the folder of "
+            f"domains that `pack` makes of a source with --layout=unpaired or classes"
+        )
+    return tuple(
+        _domain(path, name, seed, number, member)
+        for number, (name, member) in enumerate(zip(domains, MEMBERS))
+    )
+
+
+def epoch_size(sources: Sequence[Source]) -> int:
+    """Samples of a nominal epoch: it shows all images of the largest set once."""
+    return max(source.shard_set.num_samples for source in sources)
+
+
+def fingerprint(sources: Sequence[Source]) -> str:
+    """sha256 over all that a run reads: a resumed run compares it."""
+    prints = [source.shard_set.fingerprint for source in sources]
+    if len(prints) == 1:
+        return prints[0]
+    return hashlib.sha256("".join(prints).encode()).hexdigest()
+
+
+def _domain(path: Path, name: str, seed: int, number: int, member: str) -> Source:
+    shard_set = open_domain(path, name)
+    shard_set.require("images")
+    return Source(shard_set, Order(shard_set.num_samples, seed, domain=number), member)

@@ -1,0 +1,46 @@
+"""WGAN-GP goes on where it stopped, and its critic is pulled towards a slope of 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tests.trainers import toy
+from tests.trainers.test_trainer import StopAfter, assert_same
+from trainers.gans.wgan_gp import Config, WganGp
+
+
+def make_gan() -> WganGp:
+    return WganGp(Config(width=2, num_noise=4, num_critic_steps=2))
+
+
+def make_stream(backend, global_batch, num_micro):
+    def stream(position):
+        while True:
+            generator = torch.Generator().manual_seed(position)
+            image = torch.randint(0, 256, (global_batch, 3, 32, 32), generator=generator)
+            yield {"image": image.to(torch.uint8)}
+            position += global_batch
+
+    return stream
+
+
+def train(folder: Path, **options) -> None:
+    toy.train(folder, toy.recipe(), make_gan=make_gan, make_stream=make_stream, **options)
+
+
+def test_interrupted_equals_uninterrupted(tmp_path: Path) -> None:
+    train(tmp_path / "whole")
+    train(tmp_path / "cut", stop=StopAfter(3))
+    train(tmp_path / "cut")
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_penalty_is_that_of_the_paper() -> None:
+    gan = make_gan().double()
+    gan.nets["D"] = torch.nn.ModuleList()
+    gan._scores = lambda image: 3 * image.flatten(1).sum(1)  # its gradient is 3 in each pixel
+    real, fake = torch.rand(2, 2, 3, 32, 32, dtype=torch.float64)
+    expected = (3 * (3 * 32 * 32) ** 0.5 - 1) ** 2
+    assert abs(gan._penalty(real, fake).item() - expected) < 1e-9 * expected

@@ -1,0 +1,212 @@
+"""CycleGAN: translation between two sets of images without pairs.
+
+Zhu, Park, Isola, Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
+Networks, ICCV 2017 (arXiv:1703.10593). The names are those of the authors' code: G_A (the paper's
+G) translates A -> B and D_A judges images of B; G_B (F) translates B -> A and D_B judges A.
+
+    min_G  gan(D_A(G_A(a))) + lambda_A |G_B(G_A(a)) - a|_1 + lambda_identity lambda_B |G_A(b) - b|_1
+         + gan(D_B(G_B(b))) + lambda_B |G_A(G_B(b)) - b|_1 + lambda_identity lambda_A |G_B(a) - a|_1
+    min_D  0.5 [ real(D_A(b)) + fake(D_A(G_A(a))) ] + 0.5 [ real(D_B(a)) + fake(D_B(G_B(b))) ]
+                                                                            (eq. 1 to 3, section 5.2)
+Batches as they come from the stream: a and b, both uint8 [N, 3, H, W], drawn independently.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from nets import conditioning, losses
+from nets.init import init_normal
+from nets.waist import Terms, in_turn, narrow_waist
+from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.image_pool import ImagePool
+from trainers.networks import Discriminator, Generator, fitted, run
+from trainers.settings import Settings
+
+
+class Config(Settings):
+    """Options under `model`. Defaults are the paper's, at 256x256."""
+
+    generator: Generator = Generator()
+    discriminator: Discriminator = Discriminator()
+    gan_loss: losses.GanLoss = "lsgan"
+    """Adversarial loss: lsgan, bce (cross-entropy with logits) or hinge."""
+    lambda_A: float = Field(10.0, ge=0)
+    """Weight of the cycle A -> B -> A."""
+    lambda_B: float = Field(10.0, ge=0)
+    """Weight of the cycle B -> A -> B."""
+    lambda_identity: float = Field(0.5, ge=0)
+    """Weight, relative to lambda_*, of leaving images of the target alone; 0 leaves it out."""
+    pool_size: int = Field(50, ge=0)
+    """Generated images that each process keeps to show D again; 0 for none."""
+    memory: Literal["none", "directions", "directions+blocks"] = "none"
+    """Recomputation and order for memory, the same gradients: none runs all passes of a generator
+    as one call; directions runs A -> B -> A, frees it, then B -> A -> B; +blocks also recomputes
+    each residual block."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the data set must hold."""
+        min_side = max(self.generator.min_side, self.discriminator.min_side)
+        return Needs(
+            "unpaired", min_side, self.generator.multiple, directions=("A2B", "B2A")
+        )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.memory == "directions+blocks" and self.generator.kind != "resnet":
+            raise ValueError(
+                f"model.memory=directions+blocks needs the blocks of a resnet, but "
+                f"model.generator.kind={self.generator.kind}: choose directions"
+            )
+        return self
+
+
+class CycleGAN(GAN):
+    """`training=False` builds the generators alone."""
+
+    ema: ClassVar[tuple[str, ...]] = ("G_A", "G_B")
+
+    def __init__(self, config: Config, training: bool = True):
+        super().__init__()
+        self.config = config
+        recompute = "blocks" if config.memory == "directions+blocks" else "none"
+        self.nets = nn.ModuleDict(
+            {name: config.generator.build(recompute) for name in ("G_A", "G_B")}
+        )
+        if training:
+            self.nets.update({name: config.discriminator.build(3) for name in ("D_A", "D_B")})
+        init_normal(self.nets, zero_bias=True)
+        self.pools = {name: ImagePool(config.pool_size, name) for name in ("fake_B", "fake_A")}
+        self.weights = self._weights()
+
+    def _weights(self) -> dict[str, float]:
+        config = self.config
+        weights = {"G/gan_A": 1.0, "G/gan_B": 1.0}
+        weights |= {"G/cycle_A": config.lambda_A, "G/cycle_B": config.lambda_B}
+        # G_A sees images of B here, whose weight is lambda_B.
+        weights["G/idt_A"] = config.lambda_identity * config.lambda_B
+        weights["G/idt_B"] = config.lambda_identity * config.lambda_A
+        return weights | {f"D/{kind}_{side}": 0.5 for side in "AB" for kind in ("real", "fake")}
+
+    def phases(self, images: int) -> tuple[Phase, ...]:
+        return Phase("G", ("G_A", "G_B")), Phase("D", ("D_A", "D_B"))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """-> a and b [N, 3, H, W] in [-1, 1], or the one of them that there is."""
+        dtype = conditioning.compute_dtype(next(self.nets["G_A"].parameters()))
+        return {
+            name: conditioning.normalise(batch[name], dtype) for name in "ab" if name in batch
+        }
+
+    def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
+        a, b = batch["a"], batch["b"]
+        if phase == "D":
+            # The pool of B is asked first, as in the original.
+            terms = self._discriminator_terms("A", b, carry["fake_B"])
+            terms |= self._discriminator_terms("B", a, carry["fake_A"])
+            return self.total(terms), terms, {}
+        fakes: Batch = {}
+        if self.config.memory == "none":
+            total, terms = self._both_directions(a, b, fakes)
+        else:
+            directions = [partial(self._direction, *sides, a, b, fakes) for sides in ("AB", "BA")]
+            parameters = [*self.nets["G_A"].parameters(), *self.nets["G_B"].parameters()]
+            total, terms = in_turn(directions, parameters)
+        return total, terms, fakes
+
+    def _both_directions(self, a: Tensor, b: Tensor, fakes: Batch) -> tuple[Tensor, Terms]:
+        """Three calls for six passes: G_A, G_B on all that is there by then, G_A on the rest."""
+        identity = self.config.lambda_identity > 0
+        fake_B, *same_A = self._run("G_A", a, *([b] if identity else []))
+        rec_A, fake_A, *same_B = self._run("G_B", fake_B, b, *([a] if identity else []))
+        (rec_B,) = self._run("G_A", fake_A)
+        total_A, terms_A = self._judge("A", a, b, fake_B, rec_A, same_A, fakes)
+        total_B, terms_B = self._judge("B", b, a, fake_A, rec_B, same_B, fakes)
+        return total_A + total_B, terms_A | terms_B
+
+    def _direction(
+        self, there: str, back: str, a: Tensor, b: Tensor, fakes: Batch
+    ) -> tuple[Tensor, Terms]:
+        """All passes and losses of one direction, from `there` A or B: two calls for three."""
+        source, target = (a, b) if there == "A" else (b, a)
+        identity = self.config.lambda_identity > 0
+        fake, *same = self._run(f"G_{there}", source, *([target] if identity else []))
+        (rec,) = self._run(f"G_{back}", fake)
+        return self._judge(there, source, target, fake, rec, same, fakes)
+
+    def _judge(
+        self,
+        side: str,
+        source: Tensor,
+        target: Tensor,
+        fake: Tensor,
+        rec: Tensor,
+        same: list[Tensor],
+        fakes: Batch,
+    ) -> tuple[Tensor, Terms]:
+        """Weighted total and terms of one direction; D is run and freed on its own."""
+        adversarial, terms = narrow_waist(fake, [partial(self._adversarial, side)])
+        distances = {f"G/cycle_{side}": losses.l1(rec, source)}
+        if same:
+            distances[f"G/idt_{side}"] = losses.l1(same[0], target)
+        fakes["fake_B" if side == "A" else "fake_A"] = fake.detach()
+        return adversarial + self.total(distances), terms | distances
+
+    def _adversarial(self, side: str, fake: Tensor) -> tuple[Tensor, Terms]:
+        scores = self.nets[f"D_{side}"](fake)[-1]
+        terms = {f"G/gan_{side}": losses.generator_loss(scores, self.config.gan_loss)}
+        return self.total(terms), terms
+
+    def _discriminator_terms(self, side: str, real: Tensor, fake: Tensor) -> Terms:
+        fake = self.pools["fake_B" if side == "A" else "fake_A"].query(fake)
+        judge, kind = self.nets[f"D_{side}"], self.config.gan_loss
+        scores = run(lambda image: judge(image)[-1], [real, fake], self.config.discriminator.norm)
+        return {
+            f"D/real_{side}": losses.discriminator_loss(scores[0], True, kind),
+            f"D/fake_{side}": losses.discriminator_loss(scores[1], False, kind),
+        }
+
+    def _run(self, name: str, *images: Tensor) -> list[Tensor]:
+        generator = self.config.generator
+        network = partial(fitted, self.nets[name], pad=generator.multiple == 1)
+        return run(network, list(images), generator.norm)
+
+    @torch.no_grad()
+    def translate(self, batch: Batch) -> Tensor:
+        """A batch with b alone is translated B -> A, any other A -> B."""
+        name, source = ("G_A", "a") if "a" in batch else ("G_B", "b")
+        return self._run(name, batch[source])[0]
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        fake_B, fake_A = self.translate({"a": batch["a"]}), self.translate({"b": batch["b"]})
+        shown = {
+            "real A": batch["a"],
+            "fake B": fake_B,
+            "cycled A": self.translate({"b": fake_B}),
+            "real B": batch["b"],
+            "fake A": fake_A,
+            "cycled B": self.translate({"a": fake_A}),
+        }
+        return {name: conditioning.denormalise(image) for name, image in shown.items()}
+
+    def own_state(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{key}": tensor
+            for name, pool in self.pools.items()
+            for key, tensor in pool.state().items()
+        }
+
+    def load_own_state(self, state: dict[str, Tensor]) -> None:
+        for name, pool in self.pools.items():
+            prefix = name + "/"
+            pool.load({k.removeprefix(prefix): t for k, t in state.items() if k.startswith(prefix)})
+
+
+Model = CycleGAN

@@ -1,0 +1,144 @@
+"""pix2pix: image-to-image translation from pairs.
+
+Isola, Zhu, Zhou, Efros, Image-to-Image Translation with Conditional Adversarial Networks, CVPR
+2017 (arXiv:1611.07004). Noise enters as dropout alone, also at test time (section 3.2).
+
+    min_D  0.5 [ real(D(x, y)) + fake(D(x, G(x))) ]
+    min_G  gan(D(x, G(x))) + lambda_L1 |y - G(x)|_1                                  (eq. 1 to 4)
+
+D is updated first, and G against the updated D. Batches as they come from the stream: a and b,
+both uint8 [N, 3, H, W]; x is a and y is b, or the other way round with direction B2A.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from nets import conditioning, losses
+from nets.init import init_normal
+from nets.norms import Norm, untracked
+from nets.waist import Terms, narrow_waist
+from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.networks import Discriminator, Generator, at_test, fitted, run
+from trainers.randomness import drawing_from, random_state
+from trainers.settings import Settings
+
+
+class PaperGenerator(Generator):
+    """The U-Net of section 6.1.1 for 256x256; 7 halvings suit 128x128."""
+
+    kind: Literal["resnet", "unet", "encoder-decoder"] = "unet"
+    norm: Norm = "batch"
+    dropout: float = Field(0.5, ge=0, lt=1)
+
+
+class PaperDiscriminator(Discriminator):
+    """The 70x70 PatchGAN of section 6.1.2."""
+
+    norm: Norm = "batch"
+
+
+class Config(Settings):
+    """Options under `model`. Defaults are the paper's."""
+
+    direction: Literal["A2B", "B2A"] = "A2B"
+    """Which side of a pair is translated into the other."""
+    generator: PaperGenerator = PaperGenerator()
+    discriminator: PaperDiscriminator = PaperDiscriminator()
+    gan_loss: losses.GanLoss = "bce"
+    """Adversarial loss: bce (cross-entropy with logits), lsgan or hinge."""
+    lambda_L1: float = Field(100.0, ge=0)
+    """Weight of the distance to the real image."""
+    test_dropout: bool = True
+    """Draw dropout in translation too, as the paper does; False gives one picture per input."""
+    test_statistics: Literal["batch", "running"] = "batch"
+    """Batch norm in translation: by the image at hand, as the paper does, or by the running
+    statistics of training."""
+
+    @property
+    def needs(self) -> Needs:
+        """What the data set must hold."""
+        min_side = max(self.generator.min_side, self.discriminator.min_side)
+        return Needs("pairs", min_side, self.generator.multiple, directions=(self.direction,))
+
+
+class Pix2Pix(GAN):
+    """`training=False` builds the generator alone."""
+
+    def __init__(self, config: Config, training: bool = True):
+        super().__init__()
+        self.config = config
+        self.nets = nn.ModuleDict({"G": config.generator.build()})
+        if training:
+            self.nets["D"] = config.discriminator.build(6)
+        init_normal(self.nets, zero_bias=True)
+        self.weights = {"D/real": 0.5, "D/fake": 0.5, "G/gan": 1.0, "G/L1": config.lambda_L1}
+
+    def phases(self, images: int) -> tuple[Phase, ...]:
+        return Phase("D", ("D",)), Phase("G", ("G",))
+
+    def prepare(self, batch: Batch) -> Batch:
+        """-> condition and, if there is one, image, both [N, 3, H, W] in [-1, 1]."""
+        dtype = conditioning.compute_dtype(next(self.nets["G"].parameters()))
+        condition, image = ("a", "b") if self.config.direction == "A2B" else ("b", "a")
+        prepared = {"condition": conditioning.normalise(batch[condition], dtype)}
+        if image in batch:
+            prepared["image"] = conditioning.normalise(batch[image], dtype)
+        return prepared
+
+    def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
+        condition, device = batch["condition"], batch["condition"].device
+        if phase == "D":
+            # Phase G makes the same image again, from the same draws, with a graph: to keep the
+            # graph would hold G's activations through the whole update of D.
+            drawn = random_state(device)
+            with torch.no_grad(), untracked(self.nets["G"]):
+                fake = self._generate(condition)
+            terms = self._discriminator_terms(batch, fake)
+            return self.total(terms), terms, {"drawn": drawn}
+        with drawing_from(carry["drawn"], device):
+            fake = self._generate(condition)
+        total, terms = narrow_waist(fake, [partial(self._judge, batch)])
+        return total, terms, {}
+
+    def _judge(self, batch: Batch, fake: Tensor) -> tuple[Tensor, Terms]:
+        scores = self.nets["D"](torch.cat([batch["condition"], fake], dim=1))[-1]
+        terms = {
+            "G/gan": losses.generator_loss(scores, self.config.gan_loss),
+            "G/L1": losses.l1(fake, batch["image"]),
+        }
+        return self.total(terms), terms
+
+    def _discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
+        judge, kind = self.nets["D"], self.config.gan_loss
+        pairs = [torch.cat([batch["condition"], y], dim=1) for y in (fake, batch["image"])]
+        norm = self.config.discriminator.norm
+        on_fake, on_real = run(lambda pair: judge(pair)[-1], pairs, norm)
+        return {
+            "D/fake": losses.discriminator_loss(on_fake, False, kind),
+            "D/real": losses.discriminator_loss(on_real, True, kind),
+        }
+
+    def _generate(self, condition: Tensor) -> Tensor:
+        return fitted(self.nets["G"], condition, pad=self.config.generator.multiple == 1)
+
+    @torch.no_grad()
+    def translate(self, batch: Batch) -> Tensor:
+        config = self.config
+        with at_test(self.nets["G"], config.test_dropout, config.test_statistics == "batch"):
+            return self._generate(batch["condition"])
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        pictures = {"condition": batch["condition"], "fake": self.translate(batch)}
+        if "image" in batch:
+            pictures["real"] = batch["image"]
+        return {name: conditioning.denormalise(image) for name, image in pictures.items()}
+
+
+Model = Pix2Pix
