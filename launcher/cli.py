@@ -144,21 +144,28 @@ class Commands:
             )
         )
 
-    def score(self, pictures: str, photos: str, sources: str = "") -> Plan:
+    def score(self, pictures: str, photos: str, sources: str = "", beat: str = "") -> Plan:
         """Mean absolute error of translated pictures, beside that of the simplest answers.
 
         These are the best constant colour and, with --sources, leaving the source as it is (the
-        identity map). Exits with 1 when the pictures are no better than any of them.
+        identity map). Exits with 1 when the pictures are no better than those in `beat`.
 
         Args:
             pictures: folder made by `translate`.
             photos: folder of the real photos, with the same file names.
             sources: folder of the pictures that were translated, with the same file names.
+            beat: constant, identity or both; all that are there by default.
         """
         from launcher import scoring
 
+        beat = beat or ("both" if sources else "constant")
+        one_of("score", "beat", beat, ("constant", "identity", "both"))
+        if beat != "constant" and not sources:
+            raise ConfigError(f"score: --beat={beat} needs --sources, the pictures translated.")
+        answers = {"constant": (scoring.CONSTANT,), "identity": (scoring.IDENTITY,)}
+        answers["both"] = answers["constant"] + answers["identity"]
         given = Path(sources) if sources else None
-        return Plan(lambda: scoring.score(Path(pictures), Path(photos), given))
+        return Plan(lambda: scoring.score(Path(pictures), Path(photos), given, answers[beat]))
 
 
 def main() -> None:

@@ -16,13 +16,19 @@ from PIL import Image
 
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_source
+from tests.launcher.test_translators import fill
 
 README = (ROOT / "README.md").read_text()
-SLIM = [
-    "--model.ndf=4", "--model.num_blocks=1", "--model.num_local_blocks=1",
-    "--precision=fp32", "--schedule.constant=4", "--schedule.decay=4", "--data.workers=0",
-]
-STAGE = {"coarse": ["--model.ngf=4"], "full": ["--model.ngf=2", "--model.fix_global=4"]}
+SHORT = ["--precision=fp32", "--schedule.constant=4", "--schedule.decay=4", "--data.workers=0"]
+HD = ["--model.ndf=4", "--model.num_blocks=1", "--model.num_local_blocks=1"]
+SLIM = {
+    "pix2pixhd-coarse": [*HD, "--model.ngf=4"],
+    "pix2pixhd-full": [*HD, "--model.ngf=2", "--model.fix_global=4"],
+    "cyclegan": [
+        "--model.generator.ngf=2", "--model.generator.num_blocks=1", "--model.discriminator.ndf=2",
+    ],
+    "pix2pix": ["--model.generator.ngf=2", "--model.discriminator.ndf=2"],
+}
 ELSEWHERE = ("make", "pip")
 """`make test` runs this test, in what `pip install` set up; tests/test_demo.py runs `make demo`."""
 
@@ -37,6 +43,10 @@ def commands() -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     make_source(folder / "data" / "streets", count=2, size=(128, 64))
+    for split in ("train", "test"):
+        fill(folder / "data" / "horse2zebra" / f"{split}A", 2, size=(96, 64))
+        fill(folder / "data" / "horse2zebra" / f"{split}B", 2, seed=9, size=(64, 96))
+        fill(folder / "data" / "facades" / split, 2, size=(128, 64))
     return folder
 
 
@@ -44,7 +54,7 @@ def adapted(line: str) -> list[str]:
     """The command as documented, with fewer processes and smaller networks."""
     words = shlex.split(line.replace("--num_processes 8", "--num_processes 2"))
     if "train" in words:
-        words += SLIM + STAGE["full" if "pix2pixhd-full" in words else "coarse"]
+        words += SHORT + SLIM[words[words.index("train") + 1]]
     if "tests.benchmarks.step" in words:
         words[words.index("--steps=30")] = "--steps=1"
         words += ["--size=128x64", "--model.ngf=4", "--model.num_blocks=1"]

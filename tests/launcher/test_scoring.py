@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launcher.scoring import score
+from launcher.scoring import CONSTANT, IDENTITY, score
 from shards.records import DataError
 
 STEP = np.array([[0, 0], [0, 255]], np.uint8)
@@ -48,6 +48,19 @@ def test_not_better_than_a_constant(tmp_path, capsys):
 def test_photos_of_one_colour_leave_nothing_to_win(tmp_path, capsys):
     assert score(put(tmp_path / "out", a=STEP), put(tmp_path / "photos", a=FLAT)) == 1
     assert "best constant colour: 0.0000 (NOT better)" in capsys.readouterr().out
+
+
+def test_beside_the_sources_themselves(tmp_path, capsys):
+    photos, sources = put(tmp_path / "photos", a=STEP), put(tmp_path / "sources", a=FLAT)
+    good, bad = put(tmp_path / "good", a=LIGHTER), put(tmp_path / "bad", a=FLAT)
+    assert score(good, photos, sources, (CONSTANT, IDENTITY)) == 0
+    assert "identity map: 0.3500 (better, ratio 0.43)" in capsys.readouterr().out
+    assert score(bad, photos, sources, (IDENTITY,)) == 1
+    # Between the two answers: worse than the constant, better than the source.
+    between = put(tmp_path / "between", a=np.array([[51, 51], [51, 102]], np.uint8))
+    assert [score(between, photos, sources, (name,)) for name in (CONSTANT, IDENTITY)] == [1, 0]
+    with pytest.raises(DataError, match="holds no source of 1 pictures"):
+        score(good, photos, put(tmp_path / "empty", b=FLAT), (IDENTITY,))
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,8 @@ class Config(Settings):
         if self.condition == "rgb":
             return Needs("pairs", min_side)
         inst = self.edges or self.encoder
-        return Needs("labels", min_side, self.num_labels, inst, photos=self.encoder)
+        num_labels, photos = self.num_labels, self.encoder
+        return Needs("labels", min_side, num_labels=num_labels, inst=inst, photos=photos)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
