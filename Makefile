@@ -46,9 +46,9 @@ demo-cyclegan: earth
 	  python -m launcher translate $(DEMO)/cyclegan $(EARTH)/images/tiles $(PICTURES)/$$way \
 	          --split=test --direction=$$way || exit 1; done
 	python -m launcher score $(PICTURES)/A2B $(EARTH)/images/tiles/test_B \
-	          --sources=$(EARTH)/images/tiles/test_A --beat=identity
+	          --sources=$(EARTH)/images/tiles/test_A --beat=identity,mismatch
 	python -m launcher score $(PICTURES)/B2A $(EARTH)/images/tiles/test_A \
-	          --sources=$(EARTH)/images/tiles/test_B --beat=identity
+	          --sources=$(EARTH)/images/tiles/test_B --beat=identity,mismatch
 
 earth:
 	python -m launcher pack earth $(EARTH)

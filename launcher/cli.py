@@ -147,25 +147,28 @@ class Commands:
     def score(self, pictures: str, photos: str, sources: str = "", beat: str = "") -> Plan:
         """Mean absolute error of translated pictures, beside that of the simplest answers.
 
-        These are the best constant colour and, with --sources, leaving the source as it is (the
-        identity map). Exits with 1 when the pictures are no better than those in `beat`.
+        These are the best constant colour (constant), the same pictures beside the next photo
+        (mismatch) and, with --sources, leaving the source as it is (identity). Exits with 1 when
+        the pictures are no better than one of those in `beat`.
 
         Args:
             pictures: folder made by `translate`.
             photos: folder of the real photos, with the same file names.
             sources: folder of the pictures that were translated, with the same file names.
-            beat: constant, identity or both; all that are there by default.
+            beat: names with commas between; all that are there by default.
         """
         from launcher import scoring
 
-        beat = beat or ("both" if sources else "constant")
-        one_of("score", "beat", beat, ("constant", "identity", "both"))
-        if beat != "constant" and not sources:
-            raise ConfigError(f"score: --beat={beat} needs --sources, the pictures translated.")
-        answers = {"constant": (scoring.CONSTANT,), "identity": (scoring.IDENTITY,)}
-        answers["both"] = answers["constant"] + answers["identity"]
+        answers = {"constant": scoring.CONSTANT, "mismatch": scoring.MISMATCH}
+        answers |= {"identity": scoring.IDENTITY} if sources else {}
+        names = beat.split(",") if beat else list(answers)
+        if "identity" in names and not sources:
+            raise ConfigError("score: --beat=identity needs --sources, the pictures translated.")
+        for name in names:
+            one_of("score", "beat", name, tuple(answers))
         given = Path(sources) if sources else None
-        return Plan(lambda: scoring.score(Path(pictures), Path(photos), given, answers[beat]))
+        wanted = tuple(answers[name] for name in names)
+        return Plan(lambda: scoring.score(Path(pictures), Path(photos), given, wanted))
 
 
 def main() -> None:

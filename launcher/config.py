@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
@@ -16,6 +17,19 @@ from shards import augment
 from trainers.settings import Settings, Span
 
 RECIPES = Path(__file__).parent / "configs"
+
+
+class Loader(yaml.SafeLoader):
+    """Reads true and false alone as booleans, as YAML 1.2 does: a folder may be called `no`."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":bool")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+BOOLEAN = re.compile("true|True|TRUE|false|False|FALSE")
+Loader.add_implicit_resolver("tag:yaml.org,2002:bool", BOOLEAN, list("tTfF"))
 
 
 class ConfigError(Exception):
@@ -40,11 +54,15 @@ class Preprocess(Settings):
         return self
 
 
+Name = Annotated[str, Field(coerce_numbers_to_str=True)]
+"""A name, which may look like a number."""
+
+
 class Data(Settings):
     shards: Path
     """Folder made by `pack`."""
-    domains: tuple[str, str] = ("A", "B")
-    """Unpaired training: which two of the packed domains are a and b."""
+    domains: tuple[Name, Name] | None = None
+    """Unpaired training: which two of the packed domains are a and b; null: A and B."""
     preprocess: Preprocess = Preprocess()
     workers: int = Field(2, ge=0)
     """Reader processes per rank."""
@@ -126,7 +144,7 @@ def load(recipe: str, overrides: Mapping[str, str] | None = None) -> Config:
     """A recipe (a YAML file, or the name of one in launcher/configs) with dotted overrides."""
     path = recipe_path(recipe)
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -180,7 +198,7 @@ def parse(text: str) -> Any:
     """Override text -> value; numbers and booleans are left to the field's type."""
     if text in ("null", "None") or text[:1] in ("[", "{"):
         try:
-            return None if text == "None" else yaml.safe_load(text)
+            return None if text == "None" else yaml.load(text, Loader)
         except yaml.YAMLError as error:
             raise ConfigError(f"{text!r} cannot be read as a YAML value: {error}") from error
     return text

@@ -20,7 +20,8 @@ from trainers.checkpoint import Checkpoint, replace_text
 FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains")
 """What may not change when a run goes on: it would not be the same run."""
 FREE = ("model.memory", "model.vgg_weights", "model.test_dropout", "model.test_statistics")
-"""Below them, what may: it changes no number of the training, or only where a file lies."""
+"""Below them, what may: it changes no number of the training (but the order in which dropout draws),
+or only where a file lies."""
 PACKAGES = ("torch", "accelerate", "webdataset", "numpy", "pillow", "safetensors")
 
 

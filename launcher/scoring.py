@@ -14,38 +14,84 @@ Pixels = np.ndarray
 """uint8 [H, W, 3]."""
 
 
-CONSTANT, IDENTITY = "best constant colour", "identity map"
+CONSTANT = "best constant colour"
+MISMATCH = "beside another photo"
+IDENTITY = "identity map"
 
 
 def score(
     pictures: Path, photos: Path, sources: Path | None = None, beat: tuple[str, ...] = (CONSTANT,)
 ) -> int:
     """Print mean absolute errors over all pixels on the 0..1 scale; 1 when one of the answers in
-    `beat` does as well: a constant colour, or (IDENTITY) the sources themselves.
+    `beat` does as well.
 
-    Raises DataError for a picture without a photo (or source) of its size."""
+    CONSTANT: one colour for all; MISMATCH: the same pictures, each held against the photo of the
+    next key of its size, so that what does not depend on the source gains nothing; IDENTITY: the
+    sources as they are. Raises DataError for a picture without a photo or source of its size."""
     ours = image_keys(pictures, "b")
     if not ours:
         raise DataError(f"score: {pictures} holds no picture; give the folder of `translate`.")
     real = partners(ours, pictures, photos, "photo")
     given = partners(ours, pictures, sources, "source") if sources else {}
-    error, identity, values = 0, 0, np.zeros((3, 256), dtype=np.int64)
-    for key, path in ours.items():
-        photo = read(real[key])
-        error += distance(path, real[key], photo)
+    error, values = Mean(), np.zeros((3, 256), dtype=np.int64)
+    answers = {MISMATCH: Mean()} | ({IDENTITY: Mean()} if given else {})
+    rounds: dict[tuple[int, ...], Round] = {}
+    for key in sorted(ours):
+        picture, photo = read(ours[key]), read(real[key])
+        check_size(picture, ours[key], photo, real[key])
+        error.add(picture, photo)
+        rounds.setdefault(photo.shape, Round(answers[MISMATCH])).add(picture, photo)
         if given:
-            identity += distance(given[key], real[key], photo)
+            source = read(given[key])
+            check_size(source, given[key], photo, real[key])
+            answers[IDENTITY].add(source, photo)
         for channel in range(3):
             values[channel] += np.bincount(photo[..., channel].ravel(), minlength=256)
-    mean = 1 / values.sum() / 255
-    answers = {CONSTANT: error_of_best_constant(values)}
-    if given:
-        answers[IDENTITY] = identity * mean
-    print(f"mean absolute error over {len(ours)} pictures: {error * mean:.4f}", end="")
-    for name, other in answers.items():
-        print(f"; {name}: {other:.4f} ({verdict(error * mean, other)})", end="")
+    for same_size in rounds.values():
+        same_size.close()
+    found = {CONSTANT: error_of_best_constant(values)}
+    found |= {name: mean.value for name, mean in answers.items() if mean.count}
+    print(f"mean absolute error over {len(ours)} pictures: {error.value:.4f}", end="")
+    for name, other in found.items():
+        print(f"; {name}: {other:.4f} ({verdict(error.value, other)})", end="")
     print()
-    return 0 if all(error * mean < answers[name] for name in beat) else 1
+    return 0 if all(error.value < found[name] for name in beat if name in found) else 1
+
+
+class Round:
+    """Each picture beside the next photo, the last one beside the first."""
+
+    def __init__(self, mean: Mean):
+        self.mean = mean
+        self.first: Pixels | None = None
+        self.last: Pixels | None = None
+        self.count = 0
+
+    def add(self, picture: Pixels, photo: Pixels) -> None:
+        if self.last is not None:
+            self.mean.add(self.last, photo)
+        else:
+            self.first = photo
+        self.last, self.count = picture, self.count + 1
+
+    def close(self) -> None:
+        if self.count > 1:
+            self.mean.add(self.last, self.first)
+
+
+class Mean:
+    """Mean absolute difference of many pictures."""
+
+    def __init__(self) -> None:
+        self.total = self.count = 0
+
+    def add(self, one: Pixels, other: Pixels) -> None:
+        self.total += int(np.abs(one.astype(np.int16) - other).sum(dtype=np.int64))
+        self.count += one.size
+
+    @property
+    def value(self) -> float:
+        return self.total / self.count / 255
 
 
 def verdict(ours: float, other: float) -> str:
@@ -79,15 +125,12 @@ def partners(
     return found
 
 
-def distance(path: Path, photo_path: Path, photo: Pixels) -> int:
-    """Sum of absolute differences; a file of another size than the photo is refused."""
-    picture = read(path)
+def check_size(picture: Pixels, path: Path, photo: Pixels, photo_path: Path) -> None:
     if picture.shape != photo.shape:
         raise DataError(
             f"score: {path} is {size_text(size_of(picture))}, but {photo_path} is "
             f"{size_text(size_of(photo))}: resize the photos."
         )
-    return int(np.abs(picture.astype(np.int16) - photo).sum(dtype=np.int64))
 
 
 def read(path: Path) -> Pixels:

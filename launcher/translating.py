@@ -10,18 +10,19 @@ import torch
 
 from launcher.config import Config, ConfigError, insert, parse
 from launcher.config import build as build_config
+from launcher.rundir import covers
 from launcher.terminal import progress_bar
 from launcher.wiring import (
     PRECISIONS,
     build,
-    check_multiple,
     checkpoint_at,
     config_errors,
+    fits,
     memory_errors,
     preprocess_of,
 )
 from shards.census import label_histogram
-from shards.images import decode_sample
+from shards.images import check_header, decode_sample
 from shards.layouts import find_conditions
 from shards.records import DataError, Record, check_label_ids
 from shards.stream import collate
@@ -86,6 +87,8 @@ class Conditions:
                 f"{source} holds no {split}_inst, but the checkpoint uses instance maps: add them."
             )
         self.records = records
+        for record in records:  # all of them before the first is translated
+            self._check(record)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -94,25 +97,33 @@ class Conditions:
         for record in self.records:
             yield record.key, self._read(record)
 
+    def _check(self, record: Record) -> None:
+        for member, path in record.files.items():
+            size = check_header(path.read_bytes(), member, str(path))
+            width, height = self.preprocess.output_size(*size)
+            least = self.needs.min_side_translated
+            if min(width, height) < least:
+                raise DataError(
+                    f"{path} is {width}x{height}, but this network needs sides of {least} pixels "
+                    "or more: enlarge the picture"
+                )
+            if not fits(width, height, self.needs.multiple):
+                raise DataError(
+                    f"{path} is {width}x{height}, but this network takes sides that are multiples "
+                    f"of {self.needs.multiple}: add --model.generator.pad=true, or bring it to size "
+                    "by --data.preprocess.mode=resize_and_crop with a crop_size that fits"
+                )
+
     def _read(self, record: Record) -> Batch:
         names = {member: str(path) for member, path in record.files.items()}
         files = {member: path.read_bytes() for member, path in record.files.items()}
         pixels = decode_sample(files, names)
         if "ab" in files:  # the other half is what is to be painted
             pixels = {self.member: pixels[self.member]}
-        where = next(iter(names.values()))
         if self.needs.num_labels is not None:
             used = label_histogram(pixels["label"])
-            check_label_ids(used, self.needs.num_labels, where)
-        sized = self.preprocess.apply(pixels, 0, record.key)
-        height, width = next(iter(sized.values())).shape[:2]
-        if min(height, width) < self.needs.min_side:
-            raise DataError(
-                f"{where} is {width}x{height}, but this network needs sides of "
-                f"{self.needs.min_side} pixels or more: enlarge the picture"
-            )
-        check_multiple((width, height), self.needs, where)
-        return collate([sized], [record.key])
+            check_label_ids(used, self.needs.num_labels, names["label"])
+        return collate([self.preprocess.apply(pixels, 0, record.key)], [record.key])
 
 
 def member_of(config: Config, direction: str) -> str:
@@ -134,7 +145,21 @@ CONDITION = {"labels": "label", "pairs": "a", "unpaired": "a"}
 
 
 def overridden(tree: dict[str, Any], overrides: dict[str, str], source: str) -> Config:
-    """The configuration of a checkpoint with dotted overrides."""
+    """The configuration of a checkpoint with dotted overrides of what training does not fix."""
     for option, text in overrides.items():
+        if not covers(CHANGEABLE, option):
+            raise ConfigError(
+                f"translate: --{option} is fixed by the training; what may be changed is "
+                f"{', '.join(CHANGEABLE)}."
+            )
         insert(tree, option, parse(text))
     return build_config(tree, source)
+
+
+CHANGEABLE = (
+    "data.preprocess",
+    "precision",
+    "model.test_dropout",
+    "model.test_statistics",
+    "model.generator.pad",
+)

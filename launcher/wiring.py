@@ -22,7 +22,7 @@ from trainers.board import Board
 from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.ema import Ema
 from trainers.errors import TrainingError
-from trainers.gan import GAN, Batch, Needs
+from trainers.gan import GAN, Batch
 from trainers.schedule import Schedule
 from trainers.trainer import Cadence, Recipe, Trainer
 
@@ -113,8 +113,10 @@ def expected_world(config: Config) -> topology.World:
 
 def sources_of(config: Config) -> tuple[Source, ...]:
     """The packed sets that the GAN reads."""
-    data = config.data
-    return open_sources(data.shards, config.model.needs.layout, config.seed, data.domains)
+    data, layout = config.data, config.model.needs.layout
+    if data.domains and layout != "unpaired":
+        raise ConfigError(f"data.domains belongs to unpaired training: leave it out for {layout}.")
+    return open_sources(data.shards, layout, config.seed, data.domains or ("A", "B"))
 
 
 def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:
@@ -132,21 +134,24 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
                 "model.*num_layers, model.num_enhancers)."
             )
         for width, height, _ in shards.sizes:
-            check_multiple(preprocess.output_size(width, height), needs, str(shards.path))
+            check_multiple(preprocess.output_size(width, height), needs.multiple, shards.path)
 
 
-def check_multiple(size: tuple[int, int], needs: Needs, where: str) -> None:
+def check_multiple(size: tuple[int, int], multiple: int, path: Path) -> None:
     """Refuse sides that a network cannot halve as often as it does."""
-    width, height = size
-    multiple = needs.multiple
-    if width % multiple or height % multiple:
-        fitting = [max(1, round(side / multiple)) * multiple for side in size]
+    if not fits(*size, multiple):
+        width, height = (max(1, round(side / multiple)) * multiple for side in size)
         raise ConfigError(
-            f"{where} has images of {width}x{height} after data.preprocess, but this generator "
-            f"takes sides that are multiples of {multiple}, {fitting[0]}x{fitting[1]} for "
-            "example: choose such a data.preprocess.crop_size or load_size, fewer "
+            f"{path} has images of {size[0]}x{size[1]} after data.preprocess, but this generator "
+            f"takes sides that are multiples of {multiple}, {width}x{height} for example: choose "
+            "such a data.preprocess.crop_size or load_size, fewer "
             "model.generator.num_downsamples, or model.generator.pad=true."
         )
+
+
+def fits(width: int, height: int, multiple: int) -> bool:
+    """Whether both sides are multiples."""
+    return width % multiple == 0 and height % multiple == 0
 
 
 def build(config: Config, training: bool = True) -> GAN:

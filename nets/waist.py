@@ -34,8 +34,8 @@ def loss_scale(scale: Tensor | float) -> Iterator[None]:
     """Tells the waists inside what backward will multiply the loss by (a GradScaler's scale).
 
     The gradients at the waist are taken before that happens, and unscaled ones would vanish in
-    float16. With the scale they are what one backward would give, overflows included, which the
-    scaler then finds as ever.
+    float16. With the scale they are about what one backward would give; overflows included, which
+    the scaler then finds as ever.
     """
     token = _scale.set(scale)
     try:

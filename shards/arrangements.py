@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shards.domains import check_domain_name
 from shards.records import OPTIONAL_MEMBERS, DataError
-from shards.source_files import sub_folders
+from shards.source_files import image_files, sub_folders
 
 Folders = dict[str, Path]
 """By member or, in layouts unpaired and classes, by domain."""
@@ -94,6 +94,9 @@ def _has_no_splits(folder: Path) -> bool:
 
 def _classes(folder: Path) -> Folders:
     names = sub_folders(folder) if folder.is_dir() else []
+    loose = next(image_files(folder, folder, recursive=False), None) if names else None
+    if loose is not None:
+        raise DataError(f"{loose} lies beside the folders of the classes: move it into one")
     for name in names:
         check_domain_name(name, f"{folder}/{name}")
     # Where there are none, the folder that messages say is missing.

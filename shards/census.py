@@ -13,8 +13,6 @@ import numpy as np
 from shards.images import conversion, size_of
 from shards.records import KINDS, check_label_ids
 
-MAX_LISTED_SIZES = 64
-
 
 @dataclass(frozen=True)
 class LabelUse:
@@ -61,7 +59,7 @@ class Census:
     def listed_sizes(self) -> tuple[tuple[int, int, int], ...]:
         """The commonest sizes first: (width, height, samples)."""
         ordered = sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))
-        return tuple((*size, count) for size, count in ordered[:MAX_LISTED_SIZES])
+        return tuple((*size, count) for size, count in ordered)
 
     def listed_conversions(self) -> dict[str, dict[str, int]]:
         """By member: what its pictures were, and how many; the commonest first."""
@@ -78,7 +76,6 @@ class Census:
         conversions = self.listed_conversions()
         return {
             "sizes": self.listed_sizes(),
-            "num_distinct_sizes": len(self.sizes),
             "min_size": [min(widths), min(heights)],
             "max_size": [max(widths), max(heights)],
             # Left out where there are none: such sets keep the fingerprint that they always had.

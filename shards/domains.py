@@ -54,7 +54,7 @@ def check_domain(path: Path, name: str) -> None:
     fingerprints = read_domains(path)
     if name not in fingerprints:
         close = difflib.get_close_matches(name, fingerprints, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"choose {', '.join(fingerprints)}"
+        hint = f"did you mean {close[0]}?" if close else "name two with data.domains=[ONE,OTHER]"
         raise DataError(
             f"{path} holds no domain {name!r}, but {', '.join(fingerprints)}: {hint}"
         )

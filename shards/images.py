@@ -73,6 +73,18 @@ def decode_sample(files: dict[str, bytes], names: dict[str, str]) -> dict[str, n
     return pixels
 
 
+def check_header(data: bytes, member: str, where: str) -> tuple[int, int]:
+    """(width, height) of what decode() would give, without decoding: DataError for what can be
+    seen from the file's header alone."""
+    image = _open(data, where)
+    if KINDS[member] == "rgb":
+        _check_mode(image, where)
+    else:
+        _check_ids(image, data, KINDS[member], where)
+    width, height = image.size
+    return (width // 2 if member in HALVES else width), height
+
+
 def extension(data: bytes, where: str) -> str:
     """By content, "png" or "jpg": a file's name proves nothing."""
     return _EXTENSIONS[_open(data, where).format]
@@ -135,8 +147,7 @@ def _halves(array: np.ndarray, member: str, where: str) -> dict[str, np.ndarray]
 
 
 def _rgb(image: Image.Image, data: bytes, where: str) -> np.ndarray:
-    if image.mode not in _PICTURES:
-        raise DataError(f"{where} has colour mode {image.mode}: convert it to RGB")
+    _check_mode(image, where)
     if "transparency" in image.info and _png_header(data)[0] == 16:
         # The decoder compares the colour with pixels that it has cut to 8 bits.
         raise DataError(f"{where} marks a 16-bit colour as transparent: flatten or convert it")
@@ -151,6 +162,11 @@ def _rgb(image: Image.Image, data: bytes, where: str) -> np.ndarray:
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
+
+
+def _check_mode(image: Image.Image, where: str) -> None:
+    if image.mode not in _PICTURES:
+        raise DataError(f"{where} has colour mode {image.mode}: convert it to RGB")
 
 
 def _check_ids(image: Image.Image, data: bytes, kind: str, where: str) -> None:

@@ -119,11 +119,9 @@ class ShardSet:
         `preprocess`.
 
         Raises DataError if a crop exceeds an image, or if the images of a micro-batch would
-        differ in size. Where images are scaled, sizes too rare to be listed are not looked at."""
+        differ in size."""
         resized = {preprocess.resized(width, height) for width, height, _ in self.sizes}
-        least = self.manifest.min_size
-        if preprocess.resizes:
-            least = (min(width for width, _ in resized), min(height for _, height in resized))
+        least = (min(width for width, _ in resized), min(height for _, height in resized))
         preprocess.check_crop(least, f"{self.path}: the least width x height")
         if micro_batch > 1 and len(resized) > 1 and not preprocess.crops:
             examples = ", ".join(map(size_text, sorted(resized)[:3]))

@@ -41,7 +41,6 @@ class Manifest:
     index_sha256: str
     sizes: tuple[tuple[int, int, int], ...]
     """The commonest sizes: (width, height, images)."""
-    num_distinct_sizes: int
     min_size: tuple[int, int]
     max_size: tuple[int, int]
     conversions: dict[str, dict[str, int]]
@@ -95,7 +94,6 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         ),
         index_sha256=content["index_sha256"],
         sizes=tuple((width, height, count) for width, height, count in content["sizes"]),
-        num_distinct_sizes=content["num_distinct_sizes"],
         min_size=tuple(content["min_size"]),
         max_size=tuple(content["max_size"]),
         conversions=content.get("conversions", {}),

@@ -45,9 +45,11 @@ def test_the_held_out_pictures_beat_simple_answers(demo: tuple[str, str]) -> Non
     scores = [line for line in output.splitlines() if line.startswith("mean absolute error")]
     assert len(scores) == {"cyclegan": 2}.get(name, 1)
     for line in scores:
-        constant, *identity = line.split("; ")[1:]
+        constant, another, *identity = line.split("; ")[1:]
         assert constant.startswith("best constant colour")
         assert name == "cyclegan" or "(better," in constant
+        # What a picture owes to its source: one picture for all sources would gain nothing.
+        assert another.startswith("beside another photo") and "(better," in another
         assert name == "pix2pixhd" or "(better," in identity[0]
     assert "tensorboard --logdir" in output
 

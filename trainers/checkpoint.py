@@ -31,7 +31,7 @@ from trainers.gan import GAN
 from trainers.randomness import random_state, set_random_state
 from trainers.schedule import crossed
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass

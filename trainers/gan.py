@@ -24,7 +24,9 @@ class Needs:
     """What a sample must hold: "labels", "pairs", "unpaired" (a and b drawn independently) or
     "images"."""
     min_side: int = 1
-    """Pixels that the shorter side of a picture must have for the networks."""
+    """Pixels that the shorter side of a picture must have in training."""
+    min_side_translated: int = 1
+    """The same in translation, where fewer networks take part."""
     multiple: int = 1
     """Both sides must be multiples of this."""
     num_labels: int | None = None

@@ -44,7 +44,7 @@ class ImagePool:
             return image
         place = self._generator().randint(0, self.size - 1)
         stored, self.images[place] = self.images[place], image.clone()
-        return stored
+        return stored.to(image.dtype)  # a resumed run may compute in another precision
 
     def _generator(self) -> random.Random:
         # Seeded when first used: by then every process has a seed of its own.

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nets.conditioning import pad_to_multiple
@@ -32,12 +32,22 @@ class Generator(Settings):
     """Number of residual blocks of a resnet; the papers use 6 at 128x128 and 9 from 256x256 on."""
     norm: Norm = "instance"
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Probability of dropout, in the residual blocks or in the U-Net's innermost decoder."""
+    """Probability of dropout: in the residual blocks, or on a U-Net's way up at the levels between
+    its innermost and its four outermost ones."""
     upsampling: Upsampling = "transposed"
     """transposed convolution (the papers), or resize and convolve (no checkerboards)."""
     pad: bool = False
     """Repeat the border of images whose sides a U-Net cannot halve so often, and cut the result;
     otherwise they are refused. A resnet always does."""
+
+    @model_validator(mode="after")
+    def _dropout_has_a_place(self) -> Generator:
+        if self.dropout and self.kind != "resnet" and self.halvings <= 5:
+            raise ValueError(
+                f"model.generator.dropout={self.dropout} has no place in a U-Net of "
+                f"{self.halvings} halvings, which needs more than 5: set it to 0"
+            )
+        return self
 
     @property
     def halvings(self) -> int:

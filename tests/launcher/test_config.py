@@ -55,6 +55,12 @@ def test_mistakes_are_named(recipe: str, option: str, text: str, message: str) -
     assert message in str(caught.value)
 
 
+def test_names_in_lists_stay_names(recipe: str) -> None:
+    resolved = config.load(recipe, {"data.domains": "[0, no]"})
+    assert resolved.data.domains == ("0", "no")
+    assert config.load(recipe, {"data.preprocess": "{flip: false}"}).data.preprocess.flip is False
+
+
 def test_all_mistakes_are_told_at_once(recipe: str) -> None:
     with pytest.raises(ConfigError) as caught:
         config.load(recipe, {"optim.lr": "x", "model.ngf": "y", "nonsense": "z"})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launcher.scoring import CONSTANT, IDENTITY, score
+from launcher.scoring import CONSTANT, IDENTITY, MISMATCH, score
 from shards.records import DataError
 
 STEP = np.array([[0, 0], [0, 255]], np.uint8)
@@ -34,7 +34,8 @@ def test_better_than_a_constant(tmp_path, capsys):
     assert score(put(tmp_path / "out", a=LIGHTER, b=STEP), photos) == 0
     assert capsys.readouterr().out == (
         "mean absolute error over 2 pictures: 0.0750; "
-        "best constant colour: 0.2500 (better, ratio 0.30)\n"
+        "best constant colour: 0.2500 (better, ratio 0.30); "
+        "beside another photo: 0.0750 (NOT better, ratio 1.00)\n"
     )
 
 
@@ -48,6 +49,13 @@ def test_not_better_than_a_constant(tmp_path, capsys):
 def test_photos_of_one_colour_leave_nothing_to_win(tmp_path, capsys):
     assert score(put(tmp_path / "out", a=STEP), put(tmp_path / "photos", a=FLAT)) == 1
     assert "best constant colour: 0.0000 (NOT better)" in capsys.readouterr().out
+
+
+def test_what_does_not_depend_on_the_source_is_no_better_beside_its_own_photo(tmp_path, capsys):
+    photos = put(tmp_path / "photos", a=STEP, b=255 - STEP, c=STEP)
+    same = put(tmp_path / "same", a=LIGHTER, b=LIGHTER, c=LIGHTER)
+    own = put(tmp_path / "own", a=LIGHTER, b=255 - LIGHTER, c=LIGHTER)
+    assert [score(folder, photos, None, (MISMATCH,)) for folder in (own, same)] == [0, 1]
 
 
 def test_beside_the_sources_themselves(tmp_path, capsys):

@@ -55,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write(folder: Path, gan: str, shards: Path, **changes: object) -> Path:
     generators = {
         "cyclegan": {"ngf": 2, "num_blocks": 1},
-        "pix2pix": {"ngf": 2, "num_downsamples": 5, "norm": "instance"},
+        "pix2pix": {"ngf": 2, "num_downsamples": 5, "norm": "instance", "dropout": 0},
     }
     tree = {
         "gan": gan,
@@ -120,11 +120,34 @@ def test_folders_of_any_size_keep_it_when_asked(runs: Path, tmp_path: Path) -> N
     assert sizes == {"big.png": (60, 44), "tall.png": (36, 100)}
     arguments = (runs / "pix2pix", tmp_path / "mine", tmp_path / "p", keep)
     status, output = organza("translate", *arguments)
-    assert status == 2 and "multiples of 32, 64x32 for example" in output, output
+    assert status == 1 and "sides that are multiples of 32: add --model.generator.pad" in output
     assert not (tmp_path / "p").exists()
     status, output = organza("translate", *arguments, "--model.generator.pad=true")
     assert status == 0, output
     assert Image.open(tmp_path / "p" / "big.png").size == (60, 44)
+
+
+def test_nothing_is_translated_before_all_files_are_known_to_fit(
+    runs: Path, tmp_path: Path
+) -> None:
+    fill(tmp_path / "mine", 1, size=(64, 64))
+    for name, harm in (("small", lambda p: picture(0, (4, 64)).save(p)), ("cmyk", save_cmyk)):
+        bad = tmp_path / "mine" / f"{name}.jpg"
+        harm(bad)
+        with pytest.raises(DataError, match=f"{name}.jpg"):
+            keep = {"data.preprocess.mode": "none"}
+            translated(runs / "cyclegan", tmp_path / "mine", tmp_path / "out", overrides=keep)
+        assert not (tmp_path / "out").exists()
+        bad.unlink()
+
+
+def save_cmyk(path: Path) -> None:
+    picture(0, (64, 64)).convert("CMYK").save(path)
+
+
+def translated(checkpoint: Path, source: Path, out: Path, **options: object) -> None:
+    usual = {"split": "test", "layout": "auto", "direction": "", "ema": True, "overrides": {}}
+    translate(checkpoint, source, out, **usual | options)
 
 
 def test_pix2pix_translates_its_half_of_side_by_side_files(
@@ -159,6 +182,7 @@ def test_two_classes_are_two_domains(data: Path, tmp_path: Path) -> None:
         ("cyclegan", "beasts", ["--data.domains=[cat, cat]"], "two different domains"),
         ("cyclegan", "houses", [], "holds no domains.json"),
         ("pix2pix", "horses", [], "domains"),
+        ("pix2pix", "houses", ["--data.domains=[A, B]"], "belongs to unpaired training"),
         ("pix2pix", "houses", ["--model.direction=AtoB"], "`model.direction` is 'AtoB'"),
         ("pix2pix", "houses", ["--data.preprocess.crop_size=36"], "multiples of 32, 32x32 for"),
         ("cyclegan", "horses", ["--model.pool_size=-1"], "`model.pool_size` is '-1'"),
@@ -187,14 +211,14 @@ def overrides(options: list[str]) -> dict[str, str]:
         ("cyclegan", {"direction": "AtoB"}, "this checkpoint translates A2B or B2A"),
         ("pix2pix", {"direction": "A2B"}, "this checkpoint translates B2A"),
         ("cyclegan", {"layout": "side-by-side"}, "cyclegan takes unpaired here"),
-        ("pix2pix", {"overrides": {"model.generator.ngf": "3"}}, "is of another architecture"),
+        ("pix2pix", {"overrides": {"model.generator.ngf": "3"}}, "ngf is fixed by the training"),
+        ("pix2pix", {"overrides": {"model.direction": "A2B"}}, "direction is fixed by the"),
         ("cyclegan", {"split": "val"}, "give another split or the folder"),
     ],
 )
 def test_mistakes_in_translation(
     runs: Path, data: Path, tmp_path: Path, gan: str, options: dict, message: str
 ) -> None:
-    usual = {"split": "test", "layout": "auto", "direction": "", "ema": True, "overrides": {}}
     with pytest.raises((ConfigError, DataError, TrainingError), match=message):
-        translate(runs / gan, data / "horses", tmp_path / "out", **usual | options)
+        translated(runs / gan, data / "horses", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

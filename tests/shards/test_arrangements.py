@@ -79,9 +79,15 @@ def test_pictures_of_domains_keep_their_names_and_their_nested_folders(tmp_path)
 @pytest.mark.parametrize("folder", ["", "train/"])
 def test_classes_are_domains_sorted_by_name(tmp_path, folder):
     put(tmp_path, f"{folder}dog/1.png", f"{folder}cat/1.png", f"{folder}Big cat-2/x/3.png")
-    put(tmp_path, f"{folder}.git/4.png", f"{folder}stray.png")
+    put(tmp_path, f"{folder}.git/4.png", f"{folder}notes.txt")
     found = keys_of(tmp_path, "classes")
     assert list(found.items()) == [("Big cat-2", ["x/3"]), ("cat", ["1"]), ("dog", ["1"])]
+
+
+def test_a_picture_beside_the_classes_is_not_passed_over(tmp_path):
+    put(tmp_path, "cat/1.png", "stray.png")
+    with pytest.raises(DataError, match="stray.png lies beside the folders of the classes"):
+        find_domains(tmp_path, "classes")
 
 
 def test_another_split_is_no_class(tmp_path):

@@ -296,7 +296,7 @@ def test_what_holds_something_else_is_refused_with_a_remedy(domains, packed, hal
         (packed.path, "unpaired", ("A", "B"), "set holds no domains.json, .* --layout=unpaired or"),
         (tmp_path / "none", "unpaired", ("A", "B"), "none holds no domains.json"),
         (domains, "unpaired", ("a3", "bb4"), "holds no domain 'bb4', but a1, .*: did you mean b4?"),
-        (domains, "unpaired", ("a3", "X"), "holds no domain 'X', .*: choose a1, a2, a3"),
+        (domains, "unpaired", ("a3", "X"), "holds no domain 'X', .*: name two with data.domains="),
         (domains, "unpaired", ("a3", "a3"), "domains a3, a3: an unpaired run reads two different"),
         (domains, "unpaired", ("a3",), "domains a3: an unpaired run reads two different"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests import gang
 from tests.trainers import toy
 from tests.trainers.test_trainer import StopAfter, assert_same
 from trainers.backends import Backend
+from trainers.board import Observer
 from trainers.checkpoint import find
 from trainers.gan import GAN, Batch
 from trainers.gans import cyclegan, pix2pix
@@ -71,10 +73,21 @@ def make_stream(
     return stream
 
 
-def train(folder: Path, make_gan: Callable[[], GAN], stop=lambda: False, **changes) -> None:
+def train(
+    folder: Path,
+    make_gan: Callable[[], GAN],
+    stop: Callable[[], bool] = lambda: False,
+    observers: tuple[Observer, ...] = (),
+    **changes: object,
+) -> None:
     numbers = {"total": 16, "lr": 2e-3, "cadence": Cadence(log=4, pictures=8, save=0)}
     plan = toy.recipe(**(numbers | changes))
-    toy.train(folder, plan, make_gan=make_gan, make_stream=make_stream, stop=stop)
+    makers = {"make_gan": make_gan, "make_stream": make_stream}
+    toy.train(folder, plan, stop=stop, observers=observers, **makers)
+
+
+class Watcher(Observer):
+    """Makes rank 0 take pictures, alone."""
 
 
 APART = ("cyclegan", "cyclegan-directions", "pix2pix", "pix2pix-sync")
@@ -83,7 +96,9 @@ APART = ("cyclegan", "cyclegan-directions", "pix2pix", "pix2pix-sync")
 def gang_work(root: str) -> None:
     """All two-process runs of this file, in one gang."""
     for name in APART:
-        train(Path(root, name), lambda: apart_gan(name))
+        watchers = (Watcher(),) if int(os.environ["RANK"]) == 0 else ()
+        train(Path(root, name), lambda: apart_gan(name), observers=watchers)
+        train(Path(root, f"{name}-micro"), lambda: apart_gan(name), num_micro=2)
     for name, make_gan in (("pools", cycle), ("noise", pairwise)):
         train(Path(root, f"{name}-whole"), make_gan)
         train(Path(root, f"{name}-cut"), make_gan, stop=StopAfter(2))
@@ -99,8 +114,11 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", APART)
 def test_one_process_equals_two(together: Path, tmp_path: Path, name: str) -> None:
+    """Although rank 0 takes pictures; also with accumulation, but for norms over a micro-batch."""
     train(tmp_path, lambda: apart_gan(name))
     assert_equal_weights(tmp_path, together / name)
+    if name != "pix2pix-sync":
+        assert_equal_weights(tmp_path, together / f"{name}-micro")
 
 
 @pytest.mark.parametrize("name", ["cyclegan", "pix2pix"])
@@ -139,6 +157,29 @@ def test_interrupted_at_any_step_equals_uninterrupted(
     train(tmp_path / "cut", make_gan, stop=StopAfter(steps))
     train(tmp_path / "cut", make_gan)
     assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_pictures_change_nothing(tmp_path: Path) -> None:
+    """Neither the draws of dropout nor the running statistics."""
+    train(tmp_path / "watched", pairwise, observers=(Watcher(),))
+    train(tmp_path / "alone", pairwise)
+    assert_same(tmp_path / "watched", tmp_path / "alone")
+
+
+def test_a_run_goes_on_in_another_precision(tmp_path: Path) -> None:
+    """The pools hold images of the old one."""
+    half = {"dtype": torch.float32, "make_gan": cycle, "make_stream": make_stream}
+    for total, precision in ((16, torch.float16), (32, torch.bfloat16), (48, torch.float16)):
+        plan = toy.recipe(total=total, precision=precision, lr=1e-4)
+        toy.train(tmp_path, plan, **half)
+    assert find(tmp_path).progress.images == 48
+
+
+def test_every_weight_of_cyclegan_belongs_to_its_side() -> None:
+    weights = cycle(lambda_A=2, lambda_B=7, lambda_identity=0.1).weights
+    # G_A is shown images of B to leave alone, and the cycle A -> B -> A ends in A.
+    assert (weights["G/cycle_A"], weights["G/cycle_B"]) == (2, 7)
+    assert weights["G/idt_A"] == pytest.approx(0.7) and weights["G/idt_B"] == pytest.approx(0.2)
 
 
 def losses_of(gan: GAN, raw: Batch, autocast: torch.dtype | None = None) -> dict[str, float]:
@@ -289,6 +330,7 @@ def test_a_run_starts_from_another_of_the_same_architecture_alone(
         (pix2pix.Config, {"direction": "AtoB"}),
         (pix2pix.Config, {"discriminator": {"num_layers": 7}}),
         (pix2pix.Config, {"generator": {"dropout": 1.0}}),
+        (pix2pix.Config, {"generator": {"num_downsamples": 5}}),
     ],
 )
 def test_settings_that_cannot_be_meant(config: type, options: dict) -> None:

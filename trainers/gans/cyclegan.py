@@ -45,16 +45,20 @@ class Config(Settings):
     pool_size: int = Field(50, ge=0)
     """Generated images that each process keeps to show D again; 0 for none."""
     memory: Literal["none", "directions", "directions+blocks"] = "none"
-    """Recomputation and order for memory, the same gradients: none runs all passes of a generator
-    as one call; directions runs A -> B -> A, frees it, then B -> A -> B; +blocks also recomputes
-    each residual block."""
+    """Recomputation and order for memory, the same gradients (dropout draws in another order):
+    none runs all passes of a generator as one call; directions runs A -> B -> A, frees it, then
+    B -> A -> B; +blocks also recomputes each residual block."""
 
     @property
     def needs(self) -> Needs:
         """What the data set must hold."""
-        min_side = max(self.generator.min_side, self.discriminator.min_side)
+        least = self.generator.min_side
         return Needs(
-            "unpaired", min_side, self.generator.multiple, directions=("A2B", "B2A")
+            "unpaired",
+            max(least, self.discriminator.min_side),
+            least,
+            self.generator.multiple,
+            directions=("A2B", "B2A"),
         )
 
     @model_validator(mode="after")
@@ -107,7 +111,6 @@ class CycleGAN(GAN):
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
         a, b = batch["a"], batch["b"]
         if phase == "D":
-            # The pool of B is asked first, as in the original.
             terms = self._discriminator_terms("A", b, carry["fake_B"])
             terms |= self._discriminator_terms("B", a, carry["fake_A"])
             return self.total(terms), terms, {}

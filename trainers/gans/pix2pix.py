@@ -63,8 +63,14 @@ class Config(Settings):
     @property
     def needs(self) -> Needs:
         """What the data set must hold."""
-        min_side = max(self.generator.min_side, self.discriminator.min_side)
-        return Needs("pairs", min_side, self.generator.multiple, directions=(self.direction,))
+        least = self.generator.min_side
+        return Needs(
+            "pairs",
+            max(least, self.discriminator.min_side),
+            least,
+            self.generator.multiple,
+            directions=(self.direction,),
+        )
 
 
 class Pix2Pix(GAN):

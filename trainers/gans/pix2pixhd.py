@@ -95,10 +95,12 @@ class Config(Settings):
             halvings = max(halvings, self.num_encoder_downsamples)
         min_side = 2**halvings + 1
         if self.condition == "rgb":
-            return Needs("pairs", min_side)
+            return Needs("pairs", min_side, min_side)
         inst = self.edges or self.encoder
         num_labels, photos = self.num_labels, self.encoder
-        return Needs("labels", min_side, num_labels=num_labels, inst=inst, photos=photos)
+        return Needs(
+            "labels", min_side, min_side, num_labels=num_labels, inst=inst, photos=photos
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
