@@ -79,7 +79,8 @@ def test_pictures_of_domains_keep_their_names_and_their_nested_folders(tmp_path)
 @pytest.mark.parametrize("folder", ["", "train/"])
 def test_classes_are_domains_sorted_by_name(tmp_path, folder):
     put(tmp_path, f"{folder}dog/1.png", f"{folder}cat/1.png", f"{folder}Big cat-2/x/3.png")
-    put(tmp_path, f"{folder}.git/4.png", f"{folder}notes.txt")
+    put(tmp_path, f"{folder}.git/4.png")
+    (tmp_path / folder / "notes.txt").touch()
     found = keys_of(tmp_path, "classes")
     assert list(found.items()) == [("Big cat-2", ["x/3"]), ("cat", ["1"]), ("dog", ["1"])]
 
