@@ -157,7 +157,7 @@ def test_the_pointer_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
 def test_another_format_is_refused(tmp_path: Path) -> None:
     toy.train(tmp_path, toy.recipe())
     path = find(tmp_path).path / "state.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 99'))
+    path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
     with pytest.raises(TrainingError, match="checkpoint format 99"):
         find(tmp_path)
 
