@@ -1,0 +1,16 @@
+#!/bin/bash
+# city: 2 x 2 processes. Written by `python -m launcher submit`; the run is in
+# /scratch/runs/city
+#SBATCH --job-name=city
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --time=30
+#SBATCH --chdir=/home/me/organza
+#SBATCH --output=/scratch/runs/city/logs/job-%j.log
+#SBATCH --open-mode=append
+#SBATCH --signal=USR2@120
+#SBATCH --no-requeue
+
+exec python -m cluster.watch /scratch/runs/city --patience=3 --timeout_s=1800 -- \
+    srun --export=ALL --kill-on-bad-exit=1 --mpi=none --overlap \
+    python -m launcher join /scratch/runs/city --launch=deepspeed --ranks=2

@@ -1,0 +1,78 @@
+"""What a run folder tells of its starts, also after crashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster import attempts
+from cluster.attempts import Attempt, Outcome
+
+
+def start(job: str, images: int) -> Attempt:
+    return Attempt(job, 0, 0, "2026-11-22T05:00:00", images)
+
+
+def test_starts_are_kept_in_order(tmp_path: Path) -> None:
+    assert attempts.attempts(tmp_path) == []
+    for images in (0, 8, 8):
+        attempts.record(tmp_path, start("17", images))
+    assert attempts.attempts(tmp_path) == [start("17", images) for images in (0, 8, 8)]
+
+
+def test_a_line_that_a_crash_cut_short_spoils_no_other(tmp_path: Path) -> None:
+    attempts.record(tmp_path, start("17", 0))
+    path = tmp_path / "attempts.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"job": "17", "rest\xff')
+    attempts.record(tmp_path, start("17", 8))
+    assert attempts.attempts(tmp_path) == [start("17", 0), start("17", 8)]
+
+
+@pytest.mark.parametrize(
+    ("starts", "images", "number"),
+    [
+        ([], 0, 0),
+        ([("17", 0)], 0, 1),
+        ([("17", 0)], 8, 0),
+        ([("17", 8), ("17", 8), ("17", 8)], 8, 3),
+        ([("17", 0), ("17", 8), ("17", 8)], 8, 2),
+        ([("17", 8), ("17", 16), ("17", 8)], 8, 1),
+        # The user has set something right and submitted again.
+        ([("17", 8), ("17", 8), ("18", 8)], 8, 1),
+    ],
+)
+def test_starts_without_progress_are_counted(
+    starts: list[tuple[str, int]], images: int, number: int
+) -> None:
+    assert attempts.in_a_row([start(*s) for s in starts], starts[-1][0] if starts else "17",
+                             images) == number
+
+
+@pytest.mark.parametrize(("text", "images"), [("000000800\n", 800), ("", 0), ("abc", 0)])
+def test_the_newest_checkpoint_s_images(tmp_path: Path, text: str, images: int) -> None:
+    assert attempts.newest_images(tmp_path) == 0
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/latest").write_text(text)
+    assert attempts.newest_images(tmp_path) == images
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"outcome": "finished"}', "\xff"])
+def test_what_is_no_outcome_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "outcome.json").write_text(text, encoding="latin-1")
+    assert attempts.read_outcome(tmp_path) is None
+
+
+def test_an_outcome_is_read_and_cleared(tmp_path: Path) -> None:
+    assert attempts.read_outcome(tmp_path) is None
+    text = '{"outcome": "stopped", "reason": "SIGTERM", "images": 8}'
+    (tmp_path / "outcome.json").write_text(text)
+    (tmp_path / "stop").touch()
+    assert attempts.read_outcome(tmp_path) == Outcome("stopped", "SIGTERM", 8)
+    attempts.clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_member_of_a_sweep_has_its_own_folder(tmp_path: Path) -> None:
+    assert attempts.member(tmp_path, {}) == tmp_path
+    assert attempts.member(tmp_path, {"SLURM_ARRAY_TASK_ID": "7"}) == tmp_path / "007"
