@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import socket
@@ -68,6 +69,8 @@ def _member(
     }
     import torch
 
+    # Every trainer collects garbage; what the parent left is none, and going through it is slow.
+    gc.freeze()
     # A parent that has used OpenMP threads cannot hand them to a fork: one thread needs none.
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Who wraps, synchronises and steps: a plain process, or Accelerate with DDP.
+"""Who wraps, synchronises and steps: a plain process, DDP, or DeepSpeed (trainers/zero.py).
 
 All backends pass the same contract tests. A seat is a player with its wrapper, its optimizer and
 its own gradient scaler: accelerate's shared scaler would couple the players.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,18 @@ from trainers.gan import GAN, Phase
 from trainers.player import Player, phase_parameters
 
 Moments = dict[str, dict[str, Tensor]]
+"""Adam's state by parameter name: {"exp_avg", "exp_avg_sq", "step"}, of full shape."""
+MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+"""Parameter groups -> optimizer."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a player takes over from an earlier seat or from a checkpoint; empty for a new one."""
+
+    moments: Moments = field(default_factory=dict)
+    """Of any parameters: those that are not trained here are left out, others start afresh."""
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -35,16 +48,20 @@ class Seat:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 
-    def moments(self) -> Moments:
-        """Adam's state by parameter name: {"exp_avg", "exp_avg_sq", "step"}."""
-        state = self.optimizer.state
-        return {name: state[p] for name, p in self.parameters.items() if p in state}
+    def moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """(name, Adam's state) of every parameter that has been stepped.
 
-    def restore(self, moments: Moments) -> None:
-        """Take over the moments of the parameters that are trained here; others start afresh."""
-        for name, parameter in self.parameters.items():
-            if name in moments:
-                self.optimizer.state[parameter] = dict(moments[name])
+        One at a time, so that ranks need not keep what they have no use for; but all ranks go
+        through all of them together: what is sharded is gathered on the way."""
+        state = self.optimizer.state
+        return ((name, state[p]) for name, p in self.parameters.items() if p in state)
+
+    def past(self) -> Past:
+        """For the seat that follows this one. All ranks call it together."""
+        return Past(dict(self.moments()), self.scaler.state_dict())
+
+    def leave(self) -> None:
+        """Take the wrapper's hooks off the parameters; the seat is of no use afterwards."""
 
 
 class Backend:
@@ -60,22 +77,37 @@ class Backend:
         self,
         gan: GAN,
         phase: Phase,
-        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        make_optimizer: MakeOptimizer,
         precision: torch.dtype | None,
+        past: Past = Past(),
     ) -> Seat:
-        """Build player, wrapper, optimizer and scaler for `phase`, as frozen as it will run."""
+        """Build player, wrapper, optimizer and scaler for `phase`, as frozen as it will run.
+
+        The networks must hold their weights by now: a wrapper may keep a copy."""
         parameters = phase_parameters(gan, phase)
         trained = {id(parameter) for parameter in parameters.values()}
         for parameter in gan.parameters():
             parameter.requires_grad_(id(parameter) in trained)
         half = precision is torch.float16
-        return Seat(
-            phase=phase,
-            player=self.wrap(Player(gan, phase, precision)),
-            parameters=parameters,
-            optimizer=optimizer(list(parameters.values())),
-            scaler=torch.amp.GradScaler(self.device.type, enabled=half),
-        )
+        scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        if past.scaler:
+            scaler.load_state_dict(past.scaler)
+        player = Player(gan, phase, precision)
+        return self.seat(phase, player, parameters, make_optimizer, scaler, past.moments)
+
+    def seat(
+        self,
+        phase: Phase,
+        player: Player,
+        parameters: dict[str, nn.Parameter],
+        make_optimizer: MakeOptimizer,
+        scaler: torch.amp.GradScaler,
+        moments: Moments,
+    ) -> Seat:
+        """Wrap the player and give its optimizer the moments of `parameters` there are."""
+        optimizer = make_optimizer([{"params": list(parameters.values())}])
+        take_over(optimizer, parameters, moments)
+        return Seat(phase, self.wrap(player), parameters, optimizer, scaler)
 
     def wrap(self, player: Player) -> nn.Module:
         return player
@@ -130,8 +162,8 @@ class Backend:
         """Leave the group; the wrappers must be gone by then."""
 
 
-class Accelerated(Backend):
-    """Accelerate's launch environment, device and process group; our own DDP around each player."""
+class Distributed(Backend):
+    """Accelerate's launch environment, device and process group; the wrappers are our own."""
 
     def __init__(self, expected: int, timeout: float):
         """expected: world size the launcher promised; timeout: seconds for any collective."""
@@ -154,20 +186,6 @@ class Accelerated(Backend):
         self.rank = state.process_index
         self.world = state.num_processes
 
-    def wrap(self, player: Player) -> nn.Module:
-        # Buffers are `average_buffers`' business: networks also run unwrapped.
-        buffers = [name for name, _ in player.named_buffers()]
-        ddp = nn.parallel.DistributedDataParallel
-        ddp._set_params_and_buffers_to_ignore_for_model(player, buffers)
-        # The bucket view saves one copy of all gradients (0.73 GB for pix2pixHD's generator).
-        return ddp(player, gradient_as_bucket_view=True)
-
-    @contextmanager
-    def accumulate(self, seat: Seat, last: bool) -> Iterator[None]:
-        synchronised = nullcontext() if last else seat.player.no_sync()
-        with super().accumulate(seat, last), synchronised:
-            yield
-
     def mean(self, tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         return tensor / self.world
@@ -183,6 +201,34 @@ class Accelerated(Backend):
     def close(self) -> None:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+class Replicated(Distributed):
+    """DDP around each player: every rank holds, and steps, everything."""
+
+    def wrap(self, player: Player) -> nn.Module:
+        # Buffers are `average_buffers`' business: networks also run unwrapped.
+        buffers = [name for name, _ in player.named_buffers()]
+        ddp = nn.parallel.DistributedDataParallel
+        ddp._set_params_and_buffers_to_ignore_for_model(player, buffers)
+        # The bucket view saves one copy of all gradients (0.73 GB for pix2pixHD's generator).
+        return ddp(player, gradient_as_bucket_view=True)
+
+    @contextmanager
+    def accumulate(self, seat: Seat, last: bool) -> Iterator[None]:
+        synchronised = nullcontext() if last else seat.player.no_sync()
+        with super().accumulate(seat, last), synchronised:
+            yield
+
+
+def take_over(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], moments: Moments
+) -> None:
+    """Go on with the moments of those `parameters` that have some."""
+    for name in parameters.keys() & moments.keys():
+        device = parameters[name].device
+        state = {kind: tensor.to(device) for kind, tensor in moments[name].items()}
+        optimizer.state[parameters[name]] = state
 
 
 @torch.no_grad()
@@ -220,6 +266,14 @@ def check_replicas(backend: Backend, gan: GAN) -> None:
         )
 
 
-def open_backend(expected: int, timeout: float) -> Backend:
-    """The backend for `expected` processes, which the launcher started."""
-    return Accelerated(expected, timeout) if expected > 1 else Backend()
+def open_backend(expected: int, timeout: float, zero: int | None = None) -> Backend:
+    """The backend for `expected` processes, which the launcher started.
+
+    zero: stage of DeepSpeed's ZeRO; None for DDP. A single process needs neither."""
+    if expected == 1:
+        return Backend()
+    if zero is None:
+        return Replicated(expected, timeout)
+    from trainers.zero import DeepSpeed
+
+    return DeepSpeed(expected, timeout, zero)

@@ -5,6 +5,7 @@
                           optimizers.safetensors  PHASE/PARAMETER/exp_avg ...
                           rank00000.safetensors   one file per rank: random state, image pools
                           state.json              progress, loss scales, config, versions
+                          files.json              crc32 of all of these, written last
     checkpoints/latest                            name of the newest whole one
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trainers.backends import Backend, Moments, Seat
+from trainers.backends import Backend, Moments, Past, Seat
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN
@@ -32,6 +34,7 @@ from trainers.randomness import random_state, set_random_state
 from trainers.schedule import crossed
 
 FORMAT = 2
+FILES = "files.json"
 
 
 @dataclass
@@ -92,6 +95,50 @@ def find(path: Path) -> Checkpoint | None:
     return read(path) if (path / "state.json").exists() else None
 
 
+def mend(run_dir: Path) -> list[str]:
+    """Set the pointer back to the newest checkpoint whose files are as they were written.
+
+    Returns a sentence for each newer one that is damaged; it stays where it is. Raises
+    TrainingError when there are checkpoints, but none is whole."""
+    folder = Path(run_dir) / "checkpoints"
+    if not (folder / "latest").is_file():
+        return []
+    newest, complaints = (folder / "latest").read_text().strip(), []
+    names = sorted((p.name for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    for name in [name for name in names if name <= newest]:
+        damage = damage_of(folder / name)
+        if damage is None:
+            if name != newest:
+                replace_text(folder / "latest", name + "\n")
+            return complaints
+        complaints.append(f"The checkpoint {folder / name} is damaged: {damage}.")
+    raise TrainingError(
+        f"{folder} has no whole checkpoint to go on from. {' '.join(complaints)} Restore one, or "
+        "remove the folder to start anew."
+    )
+
+
+def damage_of(path: Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are as they were written."""
+    try:
+        written = json.loads((path / FILES).read_text())
+        for name, expected in written.items():
+            if expected != crc32_of(path / name):
+                return f"{name} was cut or altered"
+    except (OSError, ValueError, AttributeError) as error:
+        return str(error)
+    return None
+
+
+def crc32_of(path: Path) -> int:
+    """crc32 of a whole file."""
+    value = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**22):
+            value = zlib.crc32(block, value)
+    return value
+
+
 def read(path: Path) -> Checkpoint:
     """Open one checkpoint folder."""
     try:
@@ -137,8 +184,10 @@ class Store:
         with self._together():
             if lead:
                 fresh(draft)
+        # Gathering is a matter of all ranks, so it has no place where one may fail alone.
+        moments = optimizer_tensors(seats, keep=lead)
         with self._together():
-            self._write(draft, progress, gan, seats, ema)
+            self._write(draft, progress, gan, seats, moments, ema)
         with self._together():
             if lead:
                 self._commit(draft, name)
@@ -160,7 +209,13 @@ class Store:
                 ) from problem
 
     def _write(
-        self, draft: Path, progress: Progress, gan: GAN, seats: list[Seat], ema: Ema | None
+        self,
+        draft: Path,
+        progress: Progress,
+        gan: GAN,
+        seats: list[Seat],
+        moments: dict[str, Tensor],
+        ema: Ema | None,
     ) -> None:
         store(draft / f"{own_file(self.backend)}.safetensors", own_tensors(gan, self.backend))
         if self.backend.rank != 0:
@@ -168,7 +223,7 @@ class Store:
         store(draft / "weights.safetensors", gan.nets.state_dict())
         if ema is not None:
             store(draft / "ema.safetensors", ema.shadow)
-        store(draft / "optimizers.safetensors", optimizer_tensors(seats))
+        store(draft / "optimizers.safetensors", moments)
         state = {
             "format": FORMAT,
             "progress": asdict(progress),
@@ -183,6 +238,8 @@ class Store:
         final = self.folder / name
         if final.exists():
             shutil.rmtree(final)
+        written = {path.name: crc32_of(path) for path in sorted(draft.iterdir())}
+        write_text(draft / FILES, json.dumps(written, indent=1))
         sync_folder(draft)
         os.rename(draft, final)
         replace_text(self.folder / "latest", name + "\n")
@@ -191,7 +248,7 @@ class Store:
         """Remove what need not stay; those beyond a pointer that was set back are left alone."""
         names = sorted(p.name for p in self.folder.iterdir() if p.name.isdigit())
         for name in [name for name in names if name <= newest][: -self.keep.last]:
-            if not read(self.folder / name).state["milestone"]:
+            if not is_milestone(self.folder / name):
                 # Renamed first: what a kill leaves half removed must not look like a checkpoint.
                 # What resists removal goes with the drafts of the next save.
                 doomed = self.folder / f".writing-{name}"
@@ -199,16 +256,9 @@ class Store:
                 shutil.rmtree(doomed, ignore_errors=True)
 
 
-def restore(
-    checkpoint: Checkpoint, gan: GAN, seats: list[Seat], ema: Ema | None, backend: Backend
-) -> None:
-    """Put weights, moments, loss scales, average and random state back as they were."""
+def restore(checkpoint: Checkpoint, gan: GAN, ema: Ema | None, backend: Backend) -> None:
+    """Put weights, average and random state back as they were."""
     load_weights(gan, checkpoint.weights(), checkpoint.path)
-    moments = read_moments(checkpoint, backend.device)
-    for seat in seats:
-        seat.restore(moments.get(seat.phase.name, {}))
-        if scale := checkpoint.state["scalers"].get(seat.phase.name):
-            seat.scaler.load_state_dict(scale)
     if ema is not None:
         ema.restart(gan)
         if checkpoint.has("ema"):
@@ -217,6 +267,14 @@ def restore(
     # Other processes than those that wrote it start with fresh draws and empty pools.
     if checkpoint.has(own_file(backend)) and checkpoint.state["world"] == backend.world:
         restore_own(checkpoint.tensors(own_file(backend)), gan, backend)
+
+
+def is_milestone(path: Path) -> bool:
+    """Whether a checkpoint is to stay for ever; a damaged one is not."""
+    try:
+        return read(path).state["milestone"]
+    except TrainingError:
+        return False
 
 
 def own_file(backend: Backend) -> str:
@@ -255,23 +313,26 @@ def load_weights(gan: GAN, weights: dict[str, Tensor], source: Path) -> None:
     gan.nets.load_state_dict(weights)
 
 
-def optimizer_tensors(seats: list[Seat]) -> dict[str, Tensor]:
-    """{"PHASE/PARAMETER/exp_avg": ...} of all seats."""
-    return {
-        f"{seat.phase.name}/{name}/{kind}": tensor
-        for seat in seats
-        for name, moments in seat.moments().items()
-        for kind, tensor in moments.items()
-    }
+def optimizer_tensors(seats: list[Seat], keep: bool) -> dict[str, Tensor]:
+    """{"PHASE/PARAMETER/exp_avg": ...} of all seats. All ranks take part in gathering them; empty
+    on those that do not `keep` them."""
+    tensors: dict[str, Tensor] = {}
+    for seat in seats:
+        for name, moments in seat.moments():
+            if keep:
+                key = f"{seat.phase.name}/{name}"
+                tensors |= {f"{key}/{kind}": tensor.cpu() for kind, tensor in moments.items()}
+    return tensors
 
 
-def read_moments(checkpoint: Checkpoint, device: torch.device) -> dict[str, Moments]:
-    """The inverse of `optimizer_tensors`: {"PHASE": {"PARAMETER": {"exp_avg": ...}}}."""
+def read_pasts(checkpoint: Checkpoint) -> dict[str, Past]:
+    """What the seats of the checkpoint's phases left behind, by phase; moments on the CPU."""
     moments: dict[str, Moments] = {}
     for key, tensor in checkpoint.tensors("optimizers").items():
         phase, name, kind = key.split("/")
-        moments.setdefault(phase, {}).setdefault(name, {})[kind] = tensor.to(device)
-    return moments
+        moments.setdefault(phase, {}).setdefault(name, {})[kind] = tensor
+    scalers = checkpoint.state["scalers"]
+    return {phase: Past(moments.get(phase, {}), scaler) for phase, scaler in scalers.items()}
 
 
 def fresh(folder: Path) -> None:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainers.backends import Backend, Seat, average_buffers, check_replicas
+from trainers.backends import Backend, Past, Seat, average_buffers, check_replicas
 from trainers.board import Observer
-from trainers.checkpoint import Checkpoint, Progress, Store, restore
+from trainers.checkpoint import Checkpoint, Progress, Store, read_pasts, restore
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
@@ -71,10 +72,13 @@ class Trainer:
         stream: Callable[[int], Iterator[Batch]],
         ema: Ema | None = None,
         observers: tuple[Observer, ...] = (),
-        stop: Callable[[], bool] = lambda: False,
+        stop: Callable[[], int] = lambda: 0,
+        pulse: Callable[[str, Progress], None] = lambda doing, progress: None,
     ):
         """stream(position): micro-batches of this rank from `position` images on, without end;
-        stop(): whether this process was asked to leave; any rank's word counts for all."""
+        stop(): 0, or a number below 256 that says why this process was asked to leave: the
+        greatest of all ranks counts for all; pulse: told what comes next ("data", "step", "save")
+        and how far the run is."""
         self.gan = gan
         self.recipe = recipe
         self.backend = backend
@@ -84,6 +88,9 @@ class Trainer:
         self.observers = observers
         self.watching: list[Observer] = []
         self.stop = stop
+        self.stopped_by = 0
+        """The number for which the run was stopped."""
+        self.pulse = pulse
         self.progress = Progress()
         self.seats: list[Seat] = []
         self.means = Means()
@@ -99,7 +106,8 @@ class Trainer:
             if self.progress.images:
                 self.save()
         finally:
-            self.seats.clear()
+            while self.seats:
+                self.seats.pop().leave()
             gc.collect()  # no wrapper may outlive the process group
             for observer in self.watching:
                 with self._failing_together():  # a full disk must not hide why the run ends
@@ -125,6 +133,7 @@ class Trainer:
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
         """One update of every phase that is due; returns what must stay finite, by name."""
+        self.pulse("step", self.progress)
         carries: list[Batch] = [{} for _ in micro_batches]
         watched: dict[str, Tensor] = {}
         for seat in self.seats:
@@ -164,12 +173,12 @@ class Trainer:
         self.means.add(f"grad_norm/{seat.phase.name}", norm)
         return watched
 
-    def seat_phases(self) -> None:
+    def seat_phases(self, pasts: dict[str, Past] | None = None) -> None:
         """Build the players of the present phases; keep those whose phase has not changed.
 
         A wrapper made while other parameters were frozen would never synchronise them, hence a
         new player, wrapper and optimizer; the moments of parameters already trained move along.
-        """
+        pasts: by phase, what those that have no seat yet go on from."""
         phases = self.gan.phases(self.progress.images)
         if [seat.phase for seat in self.seats] == list(phases):
             return
@@ -178,33 +187,33 @@ class Trainer:
         for phase in phases:
             seat = old.pop(phase.name, None)
             if seat is None or seat.phase != phase:
-                moments = seat.moments() if seat is not None else {}
-                scale = seat.scaler.state_dict() if seat is not None else {}
+                past = (pasts or {}).get(phase.name, Past())
+                if seat is not None:
+                    past = seat.past()
+                    seat.leave()
                 del seat
                 gc.collect()  # the old wrapper's hooks must be gone before the new one's come
-                seat = self.backend.adopt(
-                    self.gan, phase, self._optimizer, self.recipe.precision
-                )
-                seat.restore(moments)
-                if scale:
-                    seat.scaler.load_state_dict(scale)
+                precision = self.recipe.precision
+                seat = self.backend.adopt(self.gan, phase, self._optimizer, precision, past)
             self.seats.append(seat)
 
     def save(self) -> None:
         """A checkpoint of this moment, after making sure that all replicas are one."""
         if self.store.saved == self.progress.images:
             return
+        self.pulse("save", self.progress)
         check_replicas(self.backend, self.gan)
         self.store.save(self.progress, self.gan, self.seats, self.ema)
 
     def _begin(self, resume: Checkpoint | None, config: str) -> None:
+        pasts: dict[str, Past] = {}
         if resume is not None:
             self.progress = resume.progress
             self.store.saved = self.progress.images
-        self.seat_phases()
-        if resume is not None:
             with self.backend.together():
-                restore(resume, self.gan, self.seats, self.ema, self.backend)
+                restore(resume, self.gan, self.ema, self.backend)
+                pasts = read_pasts(resume)
+        self.seat_phases(pasts)
         check_replicas(self.backend, self.gan)
         with self._failing_together():
             for observer in self.observers:
@@ -212,15 +221,16 @@ class Trainer:
                 self.watching.append(observer)
         self.clock.restart(self.progress.images)
 
-    def _optimizer(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         recipe = self.recipe
         fused = self.backend.device.type == "cuda"
         return torch.optim.Adam(
-            parameters, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused or None
+            groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused or None
         )
 
     def _fetch(self) -> list[Batch]:
         """The micro-batches of one step on the device; the wait for them is measured."""
+        self.pulse("data", self.progress)
         started, micro_batches = time.perf_counter(), []
         with self._failing_together():
             if self.batches is None:
@@ -248,6 +258,7 @@ class Trainer:
         values = [value.float() for value in watched.values()]
         bad = [(~torch.stack(values).isfinite()).float()] if values else []
         stop, failed, *bad_flags = self.backend.maximum(torch.cat([asked, *bad])).tolist()
+        self.stopped_by = int(stop)
         if any(bad_flags):
             worst = [name for name, flag in zip(watched, bad_flags, strict=True) if flag]
             raise TrainingError(

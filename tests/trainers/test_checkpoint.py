@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from tests.trainers.test_trainer import StopAfter
 from trainers import checkpoint
 from trainers.backends import Backend
 from trainers.board import Board
-from trainers.checkpoint import Keep, find, load_weights
+from trainers.checkpoint import Keep, find, load_weights, mend
 from trainers.errors import TrainingError
 from trainers.trainer import Cadence
 
@@ -74,6 +75,7 @@ def test_nothing_but_plain_data_is_stored(tmp_path: Path) -> None:
     folder = find(tmp_path).path
     assert sorted(p.name for p in folder.iterdir()) == [
         "ema.safetensors",
+        "files.json",
         "optimizers.safetensors",
         "rank00000.safetensors",
         "state.json",
@@ -128,6 +130,43 @@ def test_a_cut_file_is_named(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(TrainingError, match=f"{name} cannot be read"):
         toy.train(tmp_path, toy.recipe(total=40))
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "rank00000.safetensors", "state.json"])
+@pytest.mark.parametrize("harm", [flip_a_byte, cut, Path.unlink])
+def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_it_would_have(
+    tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    toy.train(tmp_path / "whole", toy.recipe())
+    toy.train(tmp_path / "cut", toy.recipe(), stop=StopAfter(4))
+    newest = find(tmp_path / "cut").path
+    assert mend(tmp_path / "cut") == []
+    harm(newest / name)
+    (complaint,) = mend(tmp_path / "cut")
+    assert f"{newest.name} is damaged" in complaint and name in complaint
+    assert find(tmp_path / "cut").progress.images == 8
+    toy.train(tmp_path / "cut", toy.recipe())
+    ours, theirs = toy.result(tmp_path / "whole"), toy.result(tmp_path / "cut")
+    assert all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+def test_without_any_whole_checkpoint_the_run_ends_with_a_sentence(tmp_path: Path) -> None:
+    assert mend(tmp_path) == []
+    toy.train(tmp_path, toy.recipe(), stop=StopAfter(4))
+    for path in (tmp_path / "checkpoints").glob("0*"):
+        cut(path / "optimizers.safetensors")
+    with pytest.raises(TrainingError, match="no whole checkpoint .*optimizers.safetensors was cut"):
+        mend(tmp_path)
 
 
 def test_another_architecture_is_refused_by_name_and_shape(tmp_path: Path) -> None:

@@ -113,11 +113,12 @@ def trainer_for(
     keep: Keep = Keep(last=3, every=0),
     make_gan: Callable[[], GAN] | None = None,
     make_stream: Callable[..., Callable[[int], Iterator[Batch]]] | None = None,
+    zero: int | None = None,
 ) -> Trainer:
     """A trainer in this process, or on this rank of a gang; of the toy unless told otherwise."""
     torch.manual_seed(0)
     gan = (make_gan() if make_gan else Toy(dropout)).to(dtype)
-    backend = open_backend(int(os.environ.get("WORLD_SIZE", 1)), timeout=60)
+    backend = open_backend(int(os.environ.get("WORLD_SIZE", 1)), timeout=60, zero=zero)
     torch.manual_seed(100 + backend.rank)
     return Trainer(
         gan,
