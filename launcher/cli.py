@@ -5,29 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import fire
 
+from cluster import attempts
+from cluster.errors import ClusterError
+from launcher import logs
+from launcher.arguments import Plan, integers, one_of, prepared
+from launcher.cluster_commands import ClusterCommands
 from launcher.config import Config, ConfigError
+from shards.records import DataError
 
 
-class Plan:
-    """What a command will do. Opaque to fire, which would call or descend into anything else."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: Callable[[], int | None]):
-        self._run = run
-
-
-class Commands:
+class Commands(ClusterCommands):
     """Organza: GAN image-to-image training, from a folder of images to translated pictures.
 
-    Start with `pack`, then `show` a recipe, `train` it, and `translate` new maps.
+    Start with `pack`, then `show` a recipe, `train` it, and `translate` new maps. On a cluster,
+    `doctor` and `submit` take the place of `train`; `status` and `runs` tell how it goes.
     """
 
     def pack(
@@ -88,9 +85,9 @@ class Commands:
             config: a YAML file, or the name of a recipe in launcher/configs.
             overrides: any option of the recipe by its dotted name: --optim.lr=1e-4.
         """
-        from launcher import wiring
+        from launcher import joining
 
-        return Plan(lambda: wiring.train(load(config, overrides)))
+        return Plan(lambda: joining.work(config, overrides))
 
     def show(self, config: str, **overrides: str) -> Plan:
         """Print the resolved configuration of a recipe, with its overrides, and stop.
@@ -174,12 +171,13 @@ class Commands:
 def main() -> None:
     """Parse everything, then run; mistakes of the user end with a sentence, not a traceback."""
     try:
-        check_flags(sys.argv[1:])
-        plan = fire.Fire(Commands(), quoted(sys.argv[1:]), name="organza", serialize=silent)
+        arguments = prepared(sys.argv[1:])
+        plan = fire.Fire(Commands(), arguments, name="organza", serialize=silent)
         if isinstance(plan, Plan):
             sys.exit(plan._run() or 0)
-    except ConfigError as error:
-        fail(error, 2)
+    except (ConfigError, DataError) as error:
+        attempts.record_mistake(str(error))
+        fail(error, 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from what is finished.", 128 + signal.SIGINT)
     except (*user_errors(), OSError) as error:  # a full disk, a folder that may not be written
@@ -187,17 +185,17 @@ def main() -> None:
 
 
 def user_errors() -> tuple[type[Exception], ...]:
-    """The exceptions whose message is all that the user needs."""
-    from shards.records import DataError
-
+    """The other exceptions whose message is all that the user needs."""
     loaded = sys.modules.get("trainers.errors")
-    return (DataError, loaded.TrainingError) if loaded else (DataError,)
+    return (ClusterError, *([loaded.TrainingError] if loaded else ()))
 
 
 def fail(error: object, code: int) -> NoReturn:
     """One sentence and the exit status."""
     rank = os.environ.get("RANK")
-    print(f"organza{f' (rank {rank})' if rank else ''}: {error}", file=sys.stderr)
+    sentence = f"organza{f' (rank {rank})' if rank else ''}: {error}"
+    print(sentence, file=sys.stderr)
+    logs.tell(sentence)
     sys.stdout.flush()
     sys.stderr.flush()
     if rank:
@@ -216,42 +214,3 @@ def load(config: str, overrides: dict[str, str]) -> Config:
     from launcher import config as configuration
 
     return configuration.load(config, overrides)
-
-
-def check_flags(arguments: list[str]) -> None:
-    """What fire would accept in silence: a flag without a value, and the same flag twice."""
-    seen = set()
-    for argument in arguments:
-        if not argument.startswith("--") or argument in ("--", "--help"):
-            continue
-        name, equals, _ = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{name} needs a value: write {name}=VALUE.")
-        if name in seen:
-            raise ConfigError(f"{name} is given twice: keep one of them.")
-        seen.add(name)
-
-
-def quoted(arguments: list[str]) -> list[str]:
-    """Every value as a Python literal, so that fire hands on the text and guesses no type:
-    it would turn a folder called 1e5 into 100000.0."""
-    command, rest = arguments[:1], arguments[1:]
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if argument.startswith("-"):
-            command.append(f"{name}={value!r}" if equals else argument)
-        else:
-            command.append(repr(argument))
-    return command
-
-
-def integers(command: str, **options: str) -> dict[str, int]:
-    for name, text in options.items():
-        if not text.isdecimal():
-            raise ConfigError(f"{command}: --{name}={text} is not a whole number.")
-    return {name: int(text) for name, text in options.items()}
-
-
-def one_of(command: str, name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{command}: --{name}={value} must be one of {', '.join(known)}.")

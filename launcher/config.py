@@ -114,6 +114,22 @@ class Backend(Settings):
     """Processes that must take part; another number stops the run. null: what the launcher says."""
     timeout_s: float = Field(1800, gt=0)
     """Seconds after which a collective that somebody missed ends the run."""
+    kind: Literal["accelerate", "deepspeed"] = "accelerate"
+    """Who keeps several processes in step: accelerate with DDP, or DeepSpeed with ZeRO."""
+    zero: int = Field(0, ge=0)
+    """DeepSpeed's stage: 0 shards nothing, 1 the optimizers' moments, 2 the gradients as well."""
+
+    @model_validator(mode="after")
+    def _stage_works(self) -> Backend:
+        if self.zero > 2:
+            raise ValueError(
+                f"backend.zero={self.zero} is refused: it shards the parameters, but each player "
+                "also uses the networks of the others, the average and the pictures use them "
+                "whole; choose 2 (model.memory is what saves most)"
+            )
+        if self.zero and self.kind != "deepspeed":
+            raise ValueError(f"backend.zero={self.zero} needs backend.kind=deepspeed")
+        return self
 
 
 class Config(Settings):
@@ -135,6 +151,16 @@ class Config(Settings):
     ema: Ema = Ema()
     cadence: Cadence = Cadence()
     backend: Backend = Backend()
+
+    @model_validator(mode="after")
+    def _precision_fits_the_backend(self) -> Config:
+        if self.precision == "fp16" and self.backend.kind == "deepspeed":
+            raise ValueError(
+                "precision=fp16 is refused with backend.kind=deepspeed: the loss scale of a player "
+                "follows from gradients that ZeRO has sharded; choose bf16 or fp32, or "
+                "backend.kind=accelerate"
+            )
+        return self
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -22,7 +22,7 @@ FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains")
 FREE = ("model.memory", "model.vgg_weights", "model.test_dropout", "model.test_statistics")
 """Below them, what may: it changes no number of the training (but the order in which dropout draws),
 or only where a file lies."""
-PACKAGES = ("torch", "accelerate", "webdataset", "numpy", "pillow", "safetensors")
+PACKAGES = ("torch", "accelerate", "deepspeed", "webdataset", "numpy", "pillow", "safetensors")
 
 
 def versions() -> dict[str, str]:
@@ -58,6 +58,12 @@ def write(config: Config) -> None:
     """Leave config.yaml and versions.json in the run folder."""
     replace_text(config.run_dir / "config.yaml", config.to_yaml())
     replace_text(config.run_dir / "versions.json", json.dumps(versions(), indent=1) + "\n")
+
+
+def write_outcome(run_dir: Path, why: str, images: int) -> None:
+    """Leave word of an orderly end for whoever started the ranks; `why`: what stopped them."""
+    outcome = {"outcome": "stopped" if why else "finished", "reason": why, "images": images}
+    replace_text(run_dir / "outcome.json", json.dumps(outcome) + "\n")
 
 
 def check_shared(run_dir: Path, images: int, backend: Backend) -> None:

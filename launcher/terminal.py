@@ -9,6 +9,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
 
+from launcher.scalars import is_loss
 from trainers.board import Observer
 from trainers.checkpoint import Progress
 
@@ -51,10 +52,6 @@ class Terminal(Observer):
 
     def close(self) -> None:
         self.bar.stop()
-
-
-def is_loss(name: str) -> bool:
-    return name.split("/")[0] not in ("speed", "memory", "lr", "grad_norm", "skipped")
 
 
 def progress_bar(title: str) -> tuple[Bar, Callable[..., None]]:

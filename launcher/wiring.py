@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
-from cluster import topology
-from cluster.signals import StopRequest
+from cluster import attempts, topology
+from cluster.heartbeat import Heart
+from cluster.signals import STOP_FILE, StopRequest, reason
 from launcher import rundir, spans
 from launcher.config import Config, ConfigError, gan_module
 from launcher.terminal import Terminal
@@ -19,7 +20,7 @@ from shards.augment import Preprocess
 from shards.sources import Source, epoch_size, fingerprint, open_sources
 from trainers.backends import Backend, open_backend
 from trainers.board import Board
-from trainers.checkpoint import Checkpoint, Keep, Store, find
+from trainers.checkpoint import Checkpoint, Keep, Store, find, mend
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
@@ -39,20 +40,29 @@ def train(config: Config) -> int:
         recipe = recipe_of(config, world.size)
         check_data(config, sources, micro_batch_of(recipe, world.size))
         gan = build(config)
-        if config.start_from is not None and find(config.run_dir) is None:
+        if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
             checkpoint_at(config.start_from, "start_from")
-    backend = open_backend(world.size, config.backend.timeout_s)
+    zero = config.backend.zero if config.backend.kind == "deepspeed" else None
+    backend = open_backend(world.size, config.backend.timeout_s, zero)
     remedy = (
         "choose the next smaller model.memory (none, blocks, halves, halves+slices, "
         "whole+strips), a smaller batch.micro, or precision=bf16."
     )
-    with memory_errors(remedy):
-        trainer, resume = assemble(config, recipe, gan, sources, backend, stop)
-        finished = trainer.fit(resume, config.to_yaml())
+    heart = Heart(config.run_dir / "heartbeats", backend.rank)
+    try:
+        with memory_errors(remedy), peer_errors():
+            trainer, resume = assemble(config, recipe, gan, sources, backend, stop, heart)
+            finished = trainer.fit(resume, config.to_yaml())
+            why = "" if finished else reason(trainer.stopped_by)
+            with backend.together():  # nobody leaves before the word is given: srun ends the rest
+                if backend.rank == 0:
+                    rundir.write_outcome(config.run_dir, why, trainer.progress.images)
+    finally:
+        heart.stop()
     backend.close()
     if backend.rank == 0:
-        print(closing_words(config, finished, trainer.progress.images), file=sys.stderr)
-    return 0 if finished else 128 + (stop.signum or signal.SIGTERM)
+        print(closing_words(config, why, trainer.progress.images), file=sys.stderr)
+    return 0 if finished or trainer.stopped_by == STOP_FILE else 128 + trainer.stopped_by
 
 
 def assemble(
@@ -62,6 +72,7 @@ def assemble(
     sources: tuple[Source, ...],
     backend: Backend,
     stop: StopRequest,
+    heart: Heart,
 ) -> tuple[Trainer, Checkpoint | None]:
     """Everything that can fail on one rank alone, before the first step: the trainer, and the
     checkpoint to go on from."""
@@ -69,6 +80,11 @@ def assemble(
     with backend.together():
         if lead:
             rundir.lock(config.run_dir)
+            attempts.clear(config.run_dir)
+            for complaint in mend(config.run_dir):
+                print(f"{complaint} The one before is used.", file=sys.stderr)
+            stop.look_for(config.run_dir / "stop")
+    with backend.together():
         resume = find(config.run_dir)
         if resume is not None:
             rundir.check_same_run(config, fingerprint(sources), resume)
@@ -77,6 +93,7 @@ def assemble(
         if lead:
             rundir.write(config)
             print(config.to_yaml())
+    heart.start()
     rundir.check_shared(config.run_dir, resume.progress.images if resume else 0, backend)
     gan.to(backend.device)
     facts = {
@@ -96,6 +113,7 @@ def assemble(
         ema=Ema(gan, config.ema.halflife) if lead and config.ema.halflife else None,
         observers=(Board(config.run_dir), Terminal()) if lead else (),
         stop=stop,
+        pulse=lambda doing, progress: heart.pulse(doing, progress.step, progress.images),
     ), resume
 
 
@@ -257,11 +275,28 @@ def memory_errors(remedy: str) -> Iterator[None]:
         raise TrainingError(f"The GPU's memory does not suffice ({reason}): {remedy}") from error
 
 
-def closing_words(config: Config, finished: bool, images: int) -> str:
-    if finished:
+@contextmanager
+def peer_errors() -> Iterator[None]:
+    """What a collective says when another process has ended or does not answer."""
+    try:
+        yield
+    except RuntimeError as error:
+        words = str(error)
+        if not isinstance(error, dist.DistBackendError) and "gloo" not in words:
+            raise
+        reason = words.splitlines()[0]
+        raise TrainingError(
+            "Another process has ended, or has not answered within backend.timeout_s: the logs of "
+            f"the others say why; the last checkpoint is kept. ({reason})"
+        ) from error
+
+
+def closing_words(config: Config, why: str, images: int) -> str:
+    """`why`: what stopped the run, "" at its end."""
+    if not why:
         return (
             f"Finished. Watch: tensorboard --logdir {config.run_dir}; "
             f"translate: python -m launcher translate {config.run_dir} SOURCE OUT"
         )
     done = f"saved in {config.run_dir} at {images} images" if images else "before the first step"
-    return f"Stopped by a signal, {done}: the same command again goes on."
+    return f"Stopped by {why}, {done}: the same command again goes on."

@@ -45,6 +45,10 @@ def recipe(tmp_path: Path) -> str:
         ("data.preprocess.mode", "crop", "data.preprocess.crop_size is missing"),
         ("data.preprocess.crop_size", "[1,2,3]", "`data.preprocess.crop_size` is [1, 2, 3]"),
         ("gan", "pix2pixh", "gan is 'pix2pixh'; did you mean `pix2pixhd`?"),
+        ("backend.zero", "3", "backend.zero=3 is refused: it shards the parameters"),
+        ("backend.zero", "1", "backend.zero=1 needs backend.kind=deepspeed"),
+        ("backend.kind", "ddp", "`backend.kind` is 'ddp': input should be 'accelerate' or"),
+        ("backend.offload", "true", "unknown option `backend.offload`"),
         ("optim.lr.x", "1", "`optim.lr` is"),
         ("model", "3", "`model` is"),
     ],
@@ -59,6 +63,13 @@ def test_names_in_lists_stay_names(recipe: str) -> None:
     resolved = config.load(recipe, {"data.domains": "[0, no]"})
     assert resolved.data.domains == ("0", "no")
     assert config.load(recipe, {"data.preprocess": "{flip: false}"}).data.preprocess.flip is False
+
+
+def test_loss_scaling_is_refused_where_gradients_are_sharded(recipe: str) -> None:
+    with pytest.raises(ConfigError, match="precision=fp16 is refused with backend.kind=deepspeed"):
+        config.load(recipe, {"backend.kind": "deepspeed", "precision": "fp16"})
+    loaded = config.load(recipe, {"backend.kind": "deepspeed", "backend.zero": "2"})
+    assert (loaded.backend.kind, loaded.backend.zero) == ("deepspeed", 2)
 
 
 def test_all_mistakes_are_told_at_once(recipe: str) -> None:

@@ -1,0 +1,70 @@
+"""The command line before fire sees it, and what a command hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from launcher.config import ConfigError
+
+SWITCHES = ("--dry", "--requeue")
+"""Flags that may stand without a value: then they mean yes."""
+RANK_FLAG = "--local_rank="
+"""deepspeed puts this in front of all arguments; LOCAL_RANK says the same."""
+
+
+class Plan:
+    """What a command will do. Opaque to fire, which would call or descend into anything else."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Callable[[], int | None]):
+        self._run = run
+
+
+def prepared(arguments: list[str]) -> list[str]:
+    """The arguments as fire shall see them.
+
+    Raises ConfigError for what it would accept in silence: a flag without a value, and the same
+    flag twice."""
+    arguments = [argument for argument in arguments if not argument.startswith(RANK_FLAG)]
+    arguments = [f"{a}=yes" if a in SWITCHES else a for a in arguments]
+    check_flags(arguments)
+    return quoted(arguments)
+
+
+def check_flags(arguments: list[str]) -> None:
+    seen = set()
+    for argument in arguments:
+        if not argument.startswith("--") or argument in ("--", "--help"):
+            continue
+        name, equals, _ = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{name} needs a value: write {name}=VALUE.")
+        if name in seen:
+            raise ConfigError(f"{name} is given twice: keep one of them.")
+        seen.add(name)
+
+
+def quoted(arguments: list[str]) -> list[str]:
+    """Every value as a Python literal, so that fire hands on the text and guesses no type:
+    it would turn a folder called 1e5 into 100000.0."""
+    command, rest = arguments[:1], arguments[1:]
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if argument.startswith("-"):
+            command.append(f"{name}={value!r}" if equals else argument)
+        else:
+            command.append(repr(argument))
+    return command
+
+
+def integers(command: str, **options: str) -> dict[str, int]:
+    for name, text in options.items():
+        if not text.isdecimal():
+            raise ConfigError(f"{command}: --{name}={text} is not a whole number.")
+    return {name: int(text) for name, text in options.items()}
+
+
+def one_of(command: str, name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{command}: --{name}={value} must be one of {', '.join(known)}.")

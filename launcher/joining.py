@@ -1,0 +1,100 @@
+"""`join`: a task of srun finds its place and becomes the worker, or its node's launcher."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cluster.attempts import member
+from cluster.errors import ClusterError
+from cluster.preflight import preflight
+from cluster.rendezvous import Rendezvous, interface, rendezvous, worker_environment
+from cluster.topology import Topology, topology
+from launcher import argv, forwarding, logs
+from launcher.config import ConfigError, load
+from launcher.facts import config_fingerprint, facts
+
+
+def join(run: Path, launch: str, ranks: int) -> int:
+    """Meet the other tasks, then train; the exit status.
+
+    launch: rank, when this task is a worker itself; else who starts `ranks` workers on each node.
+    Raises ClusterError, on all tasks, when one is missing or is not the same program."""
+    run = member(run.absolute())
+    where = topology()
+    if launch == "rank" and where.world.rank > 0:
+        logs.divert(logs.attempt_folder(run), where.world.rank)
+    if launch != "rank":
+        check_one_task_per_node(where, launch)
+    meeting = rendezvous(where)
+    config = {"the configuration": config_fingerprint(run / "config.yaml")}
+    preflight(where.world, meeting, facts() | config)
+    if launch != "rank":
+        return hand_over(launch, node_of(run, ranks, where, meeting))
+    os.environ |= worker_environment(where, meeting)
+    return work(f"{run}/config.yaml", {})
+
+
+def work(config: str, overrides: Mapping[str, str]) -> int:
+    """Train in this process; the exit status."""
+    folder = os.environ.get(logs.FOLDER)
+    if folder and (rank := topology().world.rank) > 0:
+        logs.divert(Path(folder), rank)
+    from launcher import wiring  # torch comes with it: not before `preflight`
+
+    return wiring.train(load(config, overrides))
+
+
+def check_one_task_per_node(where: Topology, launch: str) -> None:
+    if where.world.size != where.num_nodes or where.world.size != len(where.hosts or "1"):
+        raise ClusterError(
+            f"join: --launch={launch} is started once per node, by srun --ntasks-per-node=1, but "
+            f"there are {where.world.size} tasks on {where.num_nodes} nodes: use such a job, or "
+            "--launch=rank."
+        )
+
+
+def node_of(run: Path, ranks: int, where: Topology, meeting: Rendezvous) -> argv.Node:
+    if ranks < 1:
+        raise ConfigError("join: --ranks=0 must be 1 or more.")
+    return argv.Node(
+        run=run,
+        ranks=ranks,
+        index=where.node,
+        hosts=where.hosts or (socket.gethostname(),),
+        own_address=own_address(meeting.address),
+        address=meeting.address,
+        port=meeting.port,
+        interface=interface(meeting.address),
+        name=meeting.run,
+    )
+
+
+def hand_over(launch: str, node: argv.Node) -> int:
+    """Start the node's workers by their launcher. torchrun and accelerate pass SLURM's signals on,
+    so this process becomes them; deepspeed needs somebody who does."""
+    command = argv.command(launch, node)
+    os.environ |= {logs.FOLDER: str(logs.attempt_folder(node.run))} | command.environment
+    print(f"{node.hosts[node.index]}: {shlex.join(command.argv)}", file=sys.stderr, flush=True)
+    if launch == "deepspeed":
+        write_hostfile(node)
+        return forwarding.run(command.argv)
+    os.execv(command.argv[0], command.argv)
+
+
+def write_hostfile(node: argv.Node) -> None:
+    """Every node writes the same text; none may see half of another's."""
+    draft = node.run / f".hostfile-{node.index}"
+    draft.write_text(node.hostfile)
+    draft.rename(node.run / "hostfile")
+
+
+def own_address(target: str) -> str:
+    """This node's address on the way to `target`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((target, 9))  # sends nothing, only chooses the way
+        return probe.getsockname()[0]
