@@ -14,7 +14,7 @@ RECIPE ?= pix2pixhd
 EARTH := $(DEMO)/earth
 PICTURES := $(DEMO)/$(RECIPE)-pictures
 
-.PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan earth test clean
+.PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan earth test test-long test-short clean
 
 # The demo is made for CPU cores. Memory that is freed stays with the process: giving it back and
 # fetching it again costs a third of a step.
@@ -53,12 +53,23 @@ demo-cyclegan: earth
 earth:
 	python -m launcher pack earth $(EARTH)
 
+# Whole runs, on SLURM and of the demos, wait a lot: the other tests run beside them.
+LONG := tests/cluster tests/test_cluster.py tests/test_demo.py tests/launcher/test_jobs.py \
+        tests/launcher/test_doctor.py
+
 test: .venv/ready
-	python -m pytest
+	$(MAKE) --jobs=2 --output-sync=target test-long test-short
+
+test-long:
+	python -m pytest $(LONG)
+
+test-short:
+	python -m pytest $(LONG:%=--ignore=%)
 
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo,test]"
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	          --editable ".[demo,deepspeed,test]"
 	touch $@
 
 clean:

@@ -34,7 +34,8 @@ def demo(folder: Path, request: pytest.FixtureRequest) -> tuple[str, str]:
     done = subprocess.run(
         # The environment that runs this test is set up already: nothing is to be made anew.
         ["make", "demo", f"RECIPE={request.param}", f"DEMO={folder}", "--assume-old=.venv/ready"],
-        cwd=ROOT, env=environment(), text=True, capture_output=True, timeout=TIMEOUT,
+        cwd=ROOT, env=environment() | {"MAKEFLAGS": ""}, text=True, capture_output=True,
+        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return request.param, done.stdout

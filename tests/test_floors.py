@@ -19,7 +19,7 @@ FORBIDDEN = {
 }
 ONLY_IN = {
     "accelerate": "trainers/backends.py",
-    "deepspeed": "trainers/backends.py",
+    "deepspeed": "trainers/zero.py",
     "fire": "launcher/cli.py",
     "torch.utils.tensorboard": "trainers/board.py",
 }

@@ -33,10 +33,21 @@ ELSEWHERE = ("make", "pip")
 """`make test` runs this test, in what `pip install` set up; tests/test_demo.py runs `make demo`."""
 
 
-def commands() -> list[str]:
+QUEUED = ("doctor", "submit", "status", "runs", "logs", "stop", "cancel")
+"""Commands that tests/test_cluster.py runs, where there is a SLURM."""
+
+
+def commands(queued: bool = False) -> list[str]:
+    """What the README tells to type, on one box or for a cluster."""
     blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith(ELSEWHERE)]
+    wanted = [line for line in lines if line and not line.startswith(ELSEWHERE)]
+    return [line for line in wanted if is_queued(line) == queued]
+
+
+def is_queued(line: str) -> bool:
+    words = line.split()
+    return words[:3] == ["python", "-m", "launcher"] and words[3] in QUEUED
 
 
 @pytest.fixture(scope="module")
