@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tests.nets.live_memory import GIB, Flops, fake_gpu
+from tests.trainers.test_pix2pixhd_memory import step
 from trainers.gans.cyclegan import Config, CycleGAN
-from trainers.player import Player, only
+from trainers.player import Player
 
 
 def measure(memory: str, precision: torch.dtype | None, side: int = 256) -> tuple[float, float]:
@@ -20,14 +21,7 @@ def measure(memory: str, precision: torch.dtype | None, side: int = 256) -> tupl
         for _ in range(2):
             live.peak = live.live
             with Flops() as work:
-                carry: dict = {}
-                for player, optimizer in zip(players, optimizers):
-                    with only(gan, player.phase):
-                        total, _, out = player(raw, carry)
-                        total.backward()
-                        carry |= out
-                        optimizer.step()
-                        optimizer.zero_grad()
+                step(gan, players, optimizers, raw)
         return live.peak / GIB, work.total / 1e12
 
 

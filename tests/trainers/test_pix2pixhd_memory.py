@@ -10,6 +10,7 @@ import torch
 from nets.perceptual import Vgg
 from nets.remat import Memory
 from tests.nets.live_memory import GIB, Flops, fake_gpu
+from trainers.gan import GAN
 from trainers.gans.pix2pixhd import Config, Pix2PixHD
 from trainers.player import Player, only
 
@@ -50,7 +51,7 @@ def measure(
         return live.peak / GIB, work.total / 1e12
 
 
-def step(gan: Pix2PixHD, players: list, optimizers: list, raw: dict) -> None:
+def step(gan: GAN, players: list, optimizers: list, raw: dict) -> None:
     carry: dict = {}
     for player, optimizer in zip(players, optimizers):
         with only(gan, player.phase):

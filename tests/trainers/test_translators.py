@@ -219,7 +219,11 @@ def test_bf16_stays_close_and_every_parameter_gets_a_gradient(
 
 @pytest.mark.parametrize("memory", ["none", "directions"])
 def test_images_of_a_and_b_may_differ_in_size(memory: str) -> None:
-    losses_of(cycle(memory=memory), batch(32, 1, other_side=44))
+    gan = cycle(memory=memory)
+    raw = batch(32, 1, other_side=44)
+    assert all(value > 0 for value in losses_of(gan, raw).values())
+    _, _, fakes = gan.losses("G", gan.prepare(raw), {})
+    assert fakes["fake_B"].shape[-1] == 32 and fakes["fake_A"].shape[-1] == 44
 
 
 def test_batch_norm_keeps_the_passes_of_a_generator_apart() -> None:
