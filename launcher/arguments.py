@@ -9,7 +9,7 @@ from launcher.config import ConfigError
 SWITCHES = ("--dry", "--requeue")
 """Flags that may stand without a value: then they mean yes."""
 RANK_FLAG = "--local_rank="
-"""deepspeed puts this in front of all arguments; LOCAL_RANK says the same."""
+"""deepspeed puts this in front of the command; LOCAL_RANK says the same."""
 
 
 class Plan:
@@ -26,7 +26,8 @@ def prepared(arguments: list[str]) -> list[str]:
 
     Raises ConfigError for what it would accept in silence: a flag without a value, and the same
     flag twice."""
-    arguments = [argument for argument in arguments if not argument.startswith(RANK_FLAG)]
+    if arguments and arguments[0].startswith(RANK_FLAG):
+        arguments = arguments[1:]
     arguments = [f"{a}=yes" if a in SWITCHES else a for a in arguments]
     check_flags(arguments)
     return quoted(arguments)

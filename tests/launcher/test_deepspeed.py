@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from launcher import cli
+from launcher.arguments import prepared
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
 from trainers.checkpoint import find
@@ -41,6 +41,6 @@ def test_two_processes_train_under_the_deepspeed_launcher(tmp_path: Path) -> Non
 
 
 def test_only_the_local_rank_before_the_command_is_dropped() -> None:
-    assert cli.typed(["--local_rank=1", "train", "x"]) == ["train", "x"]
-    assert cli.typed(["train", "--local_rank=1"]) == ["train", "--local_rank=1"]
-    assert cli.typed([]) == []
+    assert prepared(["--local_rank=1", "train", "x"]) == ["train", "'x'"]
+    assert prepared(["train", "--local_rank=1"]) == ["train", "--local_rank='1'"]
+    assert prepared([]) == []
