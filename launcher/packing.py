@@ -37,7 +37,7 @@ def pack_folder(
         )
     for shard_set in sets:
         num_shards = len(shard_set.manifest.shards)
-        print(f"{shard_set.path}: {shard_set.num_samples} samples in {num_shards} shards.")
+        print(f"{shard_set.store}: {shard_set.num_samples} samples in {num_shards} shards.")
         for line in conversion_lines(shard_set):
             print(line)
 
@@ -45,7 +45,7 @@ def pack_folder(
 def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
     """What reading makes of pictures that are not 8-bit RGB, by member or for the domain."""
     for member, kinds in shard_set.manifest.conversions.items():
-        name = shard_set.path.name if shard_set.layout == "images" else member
+        name = Path(str(shard_set.store)).name if shard_set.layout == "images" else member
         (kind, count), *others = kinds.items()
         more = "".join(f", {other_count} are {other}" for other, other_count in others)
         yield (

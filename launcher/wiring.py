@@ -146,21 +146,21 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
         width, height = shards.require_sizes(preprocess, micro_batch)
         if min(width, height) < needs.min_side:
             raise ConfigError(
-                f"{shards.path} has images of {width}x{height} after data.preprocess, but these "
+                f"{shards.store} has images of {width}x{height} after data.preprocess, but these "
                 f"networks need sides of {needs.min_side} pixels or more: use larger images, or "
                 "networks that halve them less often (model.*num_downsamples, "
                 "model.*num_layers, model.num_enhancers)."
             )
         for width, height, _ in shards.sizes:
-            check_multiple(preprocess.output_size(width, height), needs.multiple, shards.path)
+            check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)
 
 
-def check_multiple(size: tuple[int, int], multiple: int, path: Path) -> None:
+def check_multiple(size: tuple[int, int], multiple: int, where: object) -> None:
     """Refuse sides that a network cannot halve as often as it does."""
     if not fits(*size, multiple):
         width, height = (max(1, round(side / multiple)) * multiple for side in size)
         raise ConfigError(
-            f"{path} has images of {size[0]}x{size[1]} after data.preprocess, but this generator "
+            f"{where} has images of {size[0]}x{size[1]} after data.preprocess, but this generator "
             f"takes sides that are multiples of {multiple}, {width}x{height} for example: choose "
             "such a data.preprocess.crop_size or load_size, fewer "
             "model.generator.num_downsamples, or model.generator.pad=true."

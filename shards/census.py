@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,9 +92,9 @@ def label_histogram(label: np.ndarray) -> dict[int, int]:
     return {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
 
 
-def check_label_uses(label_ids: dict[int, LabelUse], num_labels: int, path: Path) -> None:
-    """Raise DataError if the set in folder `path` uses an id >= num_labels."""
+def check_label_uses(label_ids: dict[int, LabelUse], num_labels: int, where: object) -> None:
+    """Raise DataError if the set at `where` uses an id >= num_labels."""
     beyond = {i: use.num_pixels for i, use in label_ids.items() if i >= num_labels}
     if beyond:
         first_key = label_ids[min(beyond)].first_key
-        check_label_ids(beyond, num_labels, f"{path}: {first_key}.label.png (and maybe others)")
+        check_label_ids(beyond, num_labels, f"{where}: {first_key}.label.png (and maybe others)")

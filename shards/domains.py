@@ -10,6 +10,7 @@ from pathlib import Path
 from shards.manifest import read_manifest
 from shards.records import DataError
 from shards.sealed import read_sealed, seal, write_atomically
+from shards.stores import Store
 
 DOMAINS_FILE = "domains.json"
 FORMAT = "organza-domains"
@@ -28,9 +29,9 @@ def check_domain_name(name: str, where: str) -> None:
         )
 
 
-def has_domains(path: Path) -> bool:
+def has_domains(store: Store) -> bool:
     """Whether a folder holds packed domains rather than one set."""
-    return (path / DOMAINS_FILE).is_file()
+    return store.size(DOMAINS_FILE) is not None
 
 
 def write_domains(path: Path, fingerprints: dict[str, str], work: Path) -> None:
@@ -39,27 +40,27 @@ def write_domains(path: Path, fingerprints: dict[str, str], work: Path) -> None:
     write_atomically(path / DOMAINS_FILE, seal({"domains": domains}, FORMAT, VERSION), work)
 
 
-def read_domains(path: Path) -> dict[str, str]:
+def read_domains(store: Store) -> dict[str, str]:
     """Domain -> fingerprint of its set, in order; DataError if the file is missing or foreign."""
-    content = read_sealed(path / DOMAINS_FILE, FORMAT, VERSION)
+    content = read_sealed(store, DOMAINS_FILE, FORMAT, VERSION)
     fingerprints = {domain["name"]: domain["fingerprint"] for domain in content["domains"]}
     for name in fingerprints:
-        check_domain_name(name, f"{path / DOMAINS_FILE}: {name}")  # a name is not yet a path
+        check_domain_name(name, f"{store.where(DOMAINS_FILE)}: {name}")  # a name is not yet a path
     return fingerprints
 
 
-def check_domain(path: Path, name: str) -> None:
-    """Raise DataError unless `path` holds this domain, and its set is the one that was packed with
+def check_domain(store: Store, name: str) -> None:
+    """Raise DataError unless `store` holds this domain, and its set is the one that was packed with
     the others."""
-    fingerprints = read_domains(path)
+    fingerprints = read_domains(store)
     if name not in fingerprints:
         close = difflib.get_close_matches(name, fingerprints, n=1)
         hint = f"did you mean {close[0]}?" if close else "name two with data.domains=[ONE,OTHER]"
         raise DataError(
-            f"{path} holds no domain {name!r}, but {', '.join(fingerprints)}: {hint}"
+            f"{store} holds no domain {name!r}, but {', '.join(fingerprints)}: {hint}"
         )
-    if read_manifest(path / name).fingerprint != fingerprints[name]:
+    if read_manifest(store.below(name)).fingerprint != fingerprints[name]:
         raise DataError(
-            f"{path / name} is not the set that {path / DOMAINS_FILE} lists (their fingerprints "
-            f"differ): restore it or pack the domains anew"
+            f"{store.where(name)} is not the set that {store.where(DOMAINS_FILE)} lists (their "
+            f"fingerprints differ): restore it or pack the domains anew"
         )

@@ -13,15 +13,16 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from shards.augment import Preprocess
 from shards.census import LabelUse, check_label_uses
 from shards.domains import check_domain, has_domains, read_domains
-from shards.manifest import INDEX_FILE, Manifest, read_manifest, shard_name
+from shards.manifest import INDEX_FILE, Manifest, read_manifest
 from shards.records import DataError, size_text
+from shards.stores import Store, open_store
 
 Columns = dict[str, Any]
 _FIELDS = ("extension", "offset", "size", "crc32")
@@ -49,7 +50,7 @@ class MemberIndex:
 class ShardSet:
     """A packed set that was opened: a small value that may travel to other processes."""
 
-    path: Path
+    store: Store
     manifest: Manifest
     keys: tuple[str, ...]
     shard_numbers: np.ndarray
@@ -85,9 +86,9 @@ class ShardSet:
         """The commonest image sizes: (width, height, samples)."""
         return self.manifest.sizes
 
-    def shard_path(self, sample: int) -> Path:
+    def shard_name(self, sample: int) -> str:
         """The tar that holds a sample."""
-        return self.path / shard_name(int(self.shard_numbers[sample]))
+        return self.manifest.shards[int(self.shard_numbers[sample])].name
 
     def entry_name(self, sample: int, member: str) -> str:
         """The name of a member inside its tar: KEY.MEMBER.EXTENSION."""
@@ -95,7 +96,7 @@ class ShardSet:
 
     def names(self, sample: int) -> dict[str, str]:
         """What errors call the files of a sample, by member."""
-        shard = self.shard_path(sample)
+        shard = self.store.where(self.shard_name(sample))
         return {member: f"{shard}: {self.entry_name(sample, member)}" for member in self.members}
 
     def require(self, layout: str, *, num_labels: int | None = None, inst: bool = False) -> None:
@@ -103,16 +104,16 @@ class ShardSet:
         and use of instance maps can read the set."""
         if self.layout not in _PACKED_AS[layout]:
             raise DataError(
-                f"{self.path} was packed with layout {self.layout}, but this run reads layout "
+                f"{self.store} was packed with layout {self.layout}, but this run reads layout "
                 f"{layout}: give another set or pack it with --layout={_HOW_TO_PACK[layout]}"
             )
         if inst and "inst" not in self.members:
             raise DataError(
-                f"{self.path} holds no instance maps, but this run uses them: pack a source "
+                f"{self.store} holds no instance maps, but this run uses them: pack a source "
                 f"with a *_inst/ folder or switch instance edges and features off"
             )
         if num_labels is not None:
-            check_label_uses(self.label_ids, num_labels, self.path)
+            check_label_uses(self.label_ids, num_labels, self.store)
 
     def require_sizes(self, preprocess: Preprocess, micro_batch: int) -> tuple[int, int]:
         """The least width and the least height, maybe of two images, that come out of
@@ -122,64 +123,71 @@ class ShardSet:
         differ in size."""
         resized = {preprocess.resized(width, height) for width, height, _ in self.sizes}
         least = (min(width for width, _ in resized), min(height for _, height in resized))
-        preprocess.check_crop(least, f"{self.path}: the least width x height")
+        preprocess.check_crop(least, f"{self.store}: the least width x height")
         if micro_batch > 1 and len(resized) > 1 and not preprocess.crops:
             examples = ", ".join(map(size_text, sorted(resized)[:3]))
             raise DataError(
-                f"{self.path} gives images of {len(resized)} sizes ({examples}), but "
+                f"{self.store} gives images of {len(resized)} sizes ({examples}), but "
                 f"micro-batches of {micro_batch} need one size: choose a data.preprocess.mode "
                 f"that crops, or batch.micro=1"
             )
         return preprocess.output_size(*least)
 
 
-def open_shards(path: Path) -> ShardSet:
-    """Open the set in folder `path` after the cheap checks: manifest, index, sizes of all files.
+def open_shards(location: str | Path) -> ShardSet:
+    """Open the set at `location` after the cheap checks: manifest, index, sizes of all files.
 
     Raises DataError at the first thing that is wrong; `verify` also reads every byte."""
-    path = Path(path)
-    if has_domains(path):
-        names = list(read_domains(path))
+    store = open_store(location)
+    if has_domains(store):
+        names = list(read_domains(store))
         raise DataError(
-            f"{path} holds the domains {', '.join(names)}, but one set is needed here: give one of "
-            f"its domains: {path / names[0]}"
+            f"{store} holds the domains {', '.join(names)}, but one set is needed here: give one "
+            f"of its domains: {store.below(names[0])}"
         )
-    manifest = read_manifest(path)
-    for problem in shard_file_problems(path, manifest):
-        raise DataError(problem)
-    return read_index(path, manifest)
+    return open_set(store)
 
 
-def open_domain(path: Path, name: str) -> ShardSet:
+def open_domain(location: str | Path, name: str) -> ShardSet:
     """Open the set of one domain as open_shards() does, if it was packed with the others."""
-    check_domain(path, name)
-    return open_shards(path / name)
+    store = open_store(location)
+    check_domain(store, name)
+    return open_set(store.below(name))
 
 
-def shard_file_problems(path: Path, manifest: Manifest) -> list[str]:
+def open_set(store: Store) -> ShardSet:
+    """A set that is whole, as far as names and sizes tell."""
+    manifest = read_manifest(store)
+    for problem in shard_file_problems(store, manifest):
+        raise DataError(problem)
+    return read_index(store, manifest)
+
+
+def shard_file_problems(store: Store, manifest: Manifest) -> list[str]:
     """Sentences about shards that are missing, of a wrong size, or not in the manifest."""
     problems = []
-    expected = {shard_name(number): shard for number, shard in enumerate(manifest.shards)}
-    for name, shard in expected.items():
-        file = path / name
-        if not file.is_file():
+    for shard in manifest.shards:
+        file, size = store.where(shard.name), store.size(shard.name)
+        if size is None:
             problems.append(f"{file} is missing: restore it or pack the set anew")
-        elif file.stat().st_size != shard.num_bytes:
+        elif size != shard.num_bytes:
             problems.append(
-                f"{file} has {file.stat().st_size} bytes, the manifest says {shard.num_bytes}: "
-                f"it was cut or altered; restore it or pack the set anew"
+                f"{file} has {size} bytes, the manifest says {shard.num_bytes}: it was cut or "
+                f"altered; restore it or pack the set anew"
             )
-    for file in sorted(path.glob("*.tar")):
-        if file.name not in expected:
+    expected = {shard.name for shard in manifest.shards}
+    for name in store.tars():
+        if name not in expected:
+            file = store.where(name)
             problems.append(f"{file} is missing from the manifest: move it out of this folder")
     return problems
 
 
-def read_index(path: Path, manifest: Manifest) -> ShardSet:
-    """The set in folder `path`, its shards unseen; DataError if the index is not the packed one."""
-    columns = _index_columns(path / INDEX_FILE, manifest)
+def read_index(store: Store, manifest: Manifest) -> ShardSet:
+    """A set, its shards unseen; DataError if the index is not the packed one."""
+    columns = _index_columns(store, manifest)
     return ShardSet(
-        path=path,
+        store=store,
         manifest=manifest,
         keys=tuple(columns["keys"]),
         shard_numbers=np.array(columns["shards"], dtype=np.int64),
@@ -195,12 +203,12 @@ def read_index(path: Path, manifest: Manifest) -> ShardSet:
     )
 
 
-def tar_entries(shard: Path) -> Iterator[tuple[str, int, bytes]]:
+def tar_entries(file: IO[bytes]) -> Iterator[tuple[str, int, bytes]]:
     """(name, offset of the content, content) of every file in a tar, in its order."""
-    with open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    with tarfile.open(fileobj=file, mode="r|") as tar:
         for entry in tar:
-            file.seek(entry.offset_data)
-            yield entry.name, entry.offset_data, file.read(entry.size)
+            content = tar.extractfile(entry)
+            yield entry.name, entry.offset_data, content.read() if content else b""
 
 
 def tar_columns(shard: Path, members: tuple[str, ...]) -> dict[str, Columns]:
@@ -208,10 +216,12 @@ def tar_columns(shard: Path, members: tuple[str, ...]) -> dict[str, Columns]:
     columns: dict[str, Columns] = {
         member: {field: [] for field in _FIELDS} for member in members
     }
-    for name, offset, content in tar_entries(shard):
-        _, member, extension = name.rsplit(".", 2)
-        for field, value in zip(_FIELDS, (extension, offset, len(content), zlib.crc32(content))):
-            columns[member][field].append(value)
+    with open(shard, "rb") as file:
+        for name, offset, content in tar_entries(file):
+            _, member, extension = name.rsplit(".", 2)
+            values = (extension, offset, len(content), zlib.crc32(content))
+            for field, value in zip(_FIELDS, values):
+                columns[member][field].append(value)
     return columns
 
 
@@ -233,11 +243,12 @@ def index_bytes(
     return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
-def _index_columns(file: Path, manifest: Manifest) -> Columns:
+def _index_columns(store: Store, manifest: Manifest) -> Columns:
+    file = store.where(INDEX_FILE)
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}): pack the set anew") from error
+        data = store.read(INDEX_FILE)
+    except FileNotFoundError as error:
+        raise DataError(f"{file} is missing: restore it or pack the set anew") from error
     if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
         raise DataError(f"{file} was cut or altered after packing: restore it or pack anew")
     return json.loads(data)

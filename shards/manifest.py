@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from shards.census import LabelUse
-from shards.records import LAYOUTS
+from shards.records import LAYOUTS, DataError
 from shards.sealed import read_sealed, seal
+from shards.stores import Store
 
 MANIFEST_FILE = "manifest.json"
 INDEX_FILE = "index.json"
 FORMAT = "organza-shards"
 VERSION = 1
+_SHARD_NAME = re.compile(r"\w[\w.+-]*\.tar")
 
 
 def shard_name(number: int) -> str:
-    """File name of the n-th shard."""
+    """What `pack` calls the n-th shard."""
     return f"{number:06d}.tar"
 
 
@@ -25,6 +27,7 @@ def shard_name(number: int) -> str:
 class ShardFile:
     """One tar of a set."""
 
+    name: str
     num_samples: int
     num_bytes: int
     sha256: str
@@ -64,12 +67,12 @@ def to_bytes(
         "num_samples": sum(shard.num_samples for shard in shards),
         "shards": [
             {
-                "file": shard_name(number),
+                "file": shard.name,
                 "samples": shard.num_samples,
                 "bytes": shard.num_bytes,
                 "sha256": shard.sha256,
             }
-            for number, shard in enumerate(shards)
+            for shard in shards
         ],
         "index_sha256": index_sha256,
         **census,
@@ -77,9 +80,13 @@ def to_bytes(
     return seal(content, FORMAT, VERSION)
 
 
-def read_manifest(path: Path) -> Manifest:
-    """The manifest of the set in folder `path`; DataError if it is missing, altered or foreign."""
-    return _manifest(read_sealed(path / MANIFEST_FILE, FORMAT, VERSION))
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of a set; DataError if it is missing, altered or foreign."""
+    content = read_sealed(store, MANIFEST_FILE, FORMAT, VERSION)
+    for shard in content["shards"]:
+        if not _SHARD_NAME.fullmatch(shard["file"]):  # a name is not yet a path
+            raise DataError(f"{store.where(MANIFEST_FILE)}: {shard['file']!r} names no tar file")
+    return _manifest(content)
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
@@ -89,7 +96,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         members=tuple(content["members"]),
         num_samples=content["num_samples"],
         shards=tuple(
-            ShardFile(shard["samples"], shard["bytes"], shard["sha256"])
+            ShardFile(shard["file"], shard["samples"], shard["bytes"], shard["sha256"])
             for shard in content["shards"]
         ),
         index_sha256=content["index_sha256"],

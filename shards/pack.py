@@ -27,6 +27,7 @@ from shards.manifest import INDEX_FILE, MANIFEST_FILE, read_manifest, to_bytes
 from shards.processes import Progress, run_jobs
 from shards.records import DataError, Record
 from shards.sealed import write_atomically
+from shards.stores import open_store
 from shards.shard_writer import WORK_FOLDER, Receipt, ShardJob, digest, disk_errors, make_shard
 from shards.source_files import checked_source
 
@@ -151,7 +152,7 @@ def _open(plan: _Plan) -> tuple[ShardSet, ...]:
 
 def _open_unchanged(plan: _Plan) -> tuple[ShardSet, ...]:
     """What is finished already, if it is of the same domains."""
-    if plan.has_domains and list(read_domains(plan.out)) != plan.domains:
+    if plan.has_domains and list(read_domains(open_store(plan.out))) != plan.domains:
         raise DataError(_other_images(plan))
     return _open(plan)
 
@@ -163,7 +164,7 @@ def _check_digests(plan: _Plan, sets: tuple[ShardSet, ...], digests: list[str]) 
     num_labels = plan.jobs[0].num_labels
     if num_labels is not None:
         for found in sets:
-            check_label_uses(found.label_ids, num_labels, found.path)
+            check_label_uses(found.label_ids, num_labels, found.store)
 
 
 def _other_images(plan: _Plan) -> str:
@@ -238,7 +239,7 @@ def _commit(plan: _Plan, receipts: list[Receipt], work: Path) -> None:
         _commit_set(planned, list(islice(remaining, len(planned.jobs))))
     if plan.has_domains:
         fingerprints = {
-            planned.out.name: read_manifest(planned.out).fingerprint for planned in plan.sets
+            planned.out.name: read_manifest(open_store(planned.out)).fingerprint for planned in plan.sets
         }
         with disk_errors(plan.out):
             write_domains(plan.out, fingerprints, work)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.records import DataError
+from shards.stores import Store
 
 
 def seal(content: dict[str, Any], format_name: str, version: int) -> bytes:
@@ -25,18 +26,20 @@ def fingerprint_of(content: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def read_sealed(file: Path, format_name: str, version: int) -> dict[str, Any]:
+def read_sealed(store: Store, name: str, format_name: str, version: int) -> dict[str, Any]:
     """The content of such a file; DataError if it is missing, altered or foreign."""
+    file = store.where(name)
     try:
-        content = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
+        content = json.loads(store.read(name))
+    except FileNotFoundError as error:
         raise DataError(
-            f"{file.parent} holds no {file.name}, so it is no finished set: pack it (again)"
+            f"{store} holds no {name}, so it is no finished set: pack it (again)"
         ) from error
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise DataError(f"{file} cannot be read ({error}): pack the set anew") from error
     if not isinstance(content, dict) or content.get("format") != format_name:
-        raise DataError(f"{file} is not the {file.stem} of a packed set: point at one that is")
+        kind = name.removesuffix(".json")
+        raise DataError(f"{file} is not the {kind} of a packed set: point at one that is")
     if content.get("version") != version:
         raise DataError(
             f"{file} has format version {content.get('version')}, but this program reads "

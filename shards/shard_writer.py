@@ -110,7 +110,7 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
         os.fsync(file.fileno())
         num_bytes = file.tell()
     return Receipt(
-        file=ShardFile(len(job.records), num_bytes, sink.sha256.hexdigest()),
+        file=ShardFile(job.path.name, len(job.records), num_bytes, sink.sha256.hexdigest()),
         columns=tar_columns(path, tuple(job.records[0].files)),
         census=census,
     )

@@ -11,6 +11,7 @@ from shards.domains import has_domains
 from shards.index import ShardSet, open_domain, open_shards
 from shards.order import Order
 from shards.records import DataError
+from shards.stores import open_store
 
 MEMBERS = ("a", "b")
 """What the pictures of the first and of the second domain are called in a batch."""
@@ -27,28 +28,27 @@ class Source:
 
 
 def open_sources(
-    path: Path, layout: str, seed: int, domains: Sequence[str] = ("A", "B")
+    location: str | Path, layout: str, seed: int, domains: Sequence[str] = ("A", "B")
 ) -> tuple[Source, ...]:
-    """The sets that a run of this layout reads below `path`.
+    """The sets that a run of this layout reads at `location`.
 
     layout: "labels", "pairs" or "images" for one set; "unpaired" for the two `domains` of a folder
-    of domains, in this order. Raises DataError if `path` holds something else."""
-    path = Path(path)
+    of domains, in this order. Raises DataError if it holds something else."""
     if layout != "unpaired":
-        shard_set = open_shards(path)
+        shard_set = open_shards(location)
         shard_set.require(layout)
         return (Source(shard_set, Order(shard_set.num_samples, seed)),)
     if len(set(domains)) != len(MEMBERS) or len(domains) != len(MEMBERS):
         raise DataError(
             f"domains {', '.join(domains)}: an unpaired run reads two different domains, name two"
         )
-    if not has_domains(path):
+    if not has_domains(open_store(location)):
         raise DataError(
-            f"{path} holds no domains.json, but this run reads two domains: give the folder of "
+            f"{location} holds no domains.json, but this run reads two domains: give the folder of "
             f"domains that `pack` makes of a source with --layout=unpaired or classes"
         )
     return tuple(
-        _domain(path, name, seed, number, member)
+        _domain(location, name, seed, number, member)
         for number, (name, member) in enumerate(zip(domains, MEMBERS))
     )
 
@@ -66,7 +66,9 @@ def fingerprint(sources: Sequence[Source]) -> str:
     return hashlib.sha256("".join(prints).encode()).hexdigest()
 
 
-def _domain(path: Path, name: str, seed: int, number: int, member: str) -> Source:
-    shard_set = open_domain(path, name)
+def _domain(
+    location: str | Path, name: str, seed: int, number: int, member: str
+) -> Source:
+    shard_set = open_domain(location, name)
     shard_set.require("images")
     return Source(shard_set, Order(shard_set.num_samples, seed, domain=number), member)

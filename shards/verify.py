@@ -13,10 +13,11 @@ from shards.census import Census
 from shards.domains import check_domain, has_domains, read_domains
 from shards.images import decode_sample
 from shards.index import ShardSet, read_index, shard_file_problems, tar_entries
-from shards.manifest import read_manifest, shard_name
+from shards.manifest import read_manifest
 from shards.processes import Progress, Tick, run_jobs
 from shards.reader import Reader
 from shards.records import DataError
+from shards.stores import Store, open_store
 
 MAX_LISTED = 10
 """Problems listed per shard: a bad disk would give thousands."""
@@ -39,15 +40,14 @@ class _ShardCheck:
 
 
 def verify(
-    path: Path, *, workers: int | None = None, progress: Progress | None = None
+    location: str | Path, *, workers: int | None = None, progress: Progress | None = None
 ) -> Summary:
     """Check a set, or all sets of a folder of domains, in full: sha256 and structure of each tar,
     crc32 of each member, every image decoded, the manifest's totals.
 
     Raises DataError only if manifest or index (with domains: domains.json) are unusable; all else
     is in Summary.problems."""
-    path = Path(path)
-    sets, problems = _opened(path)
+    sets, problems = _opened(open_store(location))
     jobs = [(shard_set, number) for shard_set in sets for number in _whole_shards(shard_set)]
     checks = run_jobs(
         _check_shard,
@@ -59,7 +59,7 @@ def verify(
     )
     for shard_set in sets:
         own = [check for job, check in zip(jobs, checks) if job[0] is shard_set]
-        found = shard_file_problems(shard_set.path, shard_set.manifest)
+        found = shard_file_problems(shard_set.store, shard_set.manifest)
         found += [problem for check in own for problem in check.problems]
         problems += found or _check_totals(shard_set, own)
     shards = [shard for shard_set in sets for shard in shard_set.manifest.shards]
@@ -71,16 +71,17 @@ def verify(
     )
 
 
-def _opened(path: Path) -> tuple[list[ShardSet], list[str]]:
+def _opened(store: Store) -> tuple[list[ShardSet], list[str]]:
     """The sets to be checked, their shards unseen, and why domains could not be opened: one of them
     must not hide what is wrong with the others."""
-    if not has_domains(path):
-        return [read_index(path, read_manifest(path))], []
+    if not has_domains(store):
+        return [read_index(store, read_manifest(store))], []
     sets, problems = [], []
-    for name in read_domains(path):
+    for name in read_domains(store):
         try:
-            check_domain(path, name)
-            sets.append(read_index(path / name, read_manifest(path / name)))
+            check_domain(store, name)
+            domain = store.below(name)
+            sets.append(read_index(domain, read_manifest(domain)))
         except DataError as error:
             problems.append(str(error))
     return sets, problems
@@ -90,17 +91,14 @@ def _whole_shards(shard_set: ShardSet) -> list[int]:
     return [
         number
         for number, shard in enumerate(shard_set.manifest.shards)
-        if _has_size(shard_set.path / shard_name(number), shard.num_bytes)
+        if shard_set.store.size(shard.name) == shard.num_bytes
     ]
-
-
-def _has_size(file: Path, num_bytes: int) -> bool:
-    return file.is_file() and file.stat().st_size == num_bytes
 
 
 def _check_shard(job: tuple[ShardSet, int], tick: Tick) -> _ShardCheck:
     shard_set, number = job
-    path = shard_set.path / shard_name(number)
+    store, shard = shard_set.store, shard_set.manifest.shards[number]
+    where = store.where(shard.name)
     samples = [int(sample) for sample in np.flatnonzero(shard_set.shard_numbers == number)]
     problems, census = [], Census()
     reader = Reader(shard_set)
@@ -112,13 +110,13 @@ def _check_shard(job: tuple[ShardSet, int], tick: Tick) -> _ShardCheck:
         except DataError as error:
             problems.append(str(error))
         tick()
-    with open(path, "rb") as shard:
-        digest = hashlib.file_digest(shard, "sha256").hexdigest()
-    if digest != shard_set.manifest.shards[number].sha256:
-        problems.append(f"{path} was altered after packing (its sha256 is wrong): restore it")
-    if _expected_entries(shard_set, samples) != _found_entries(path):
-        problems.append(f"{path} does not hold the files that the index lists: restore it")
-    return _ShardCheck(_shortened(problems, path), census)
+    with store.open(shard.name) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != shard.sha256:
+        problems.append(f"{where} was altered after packing (its sha256 is wrong): restore it")
+    if _expected_entries(shard_set, samples) != _found_entries(store, shard.name):
+        problems.append(f"{where} does not hold the files that the index lists: restore it")
+    return _ShardCheck(_shortened(problems, where), census)
 
 
 def _expected_entries(shard_set: ShardSet, samples: list[int]) -> list[tuple[str, int, int]]:
@@ -133,17 +131,18 @@ def _expected_entries(shard_set: ShardSet, samples: list[int]) -> list[tuple[str
     ]
 
 
-def _found_entries(path: Path) -> list[tuple[str, int, int]]:
+def _found_entries(store: Store, name: str) -> list[tuple[str, int, int]]:
     try:
-        return [(name, offset, len(content)) for name, offset, content in tar_entries(path)]
+        with store.open(name) as file:
+            return [(name, offset, len(content)) for name, offset, content in tar_entries(file)]
     except tarfile.TarError:
         return []  # not even a tar: it holds none of the files
 
 
-def _shortened(problems: list[str], path: Path) -> list[str]:
+def _shortened(problems: list[str], where: str) -> list[str]:
     if len(problems) <= MAX_LISTED:
         return problems
-    return [*problems[:MAX_LISTED], f"{path} has {len(problems) - MAX_LISTED} more problems"]
+    return [*problems[:MAX_LISTED], f"{where} has {len(problems) - MAX_LISTED} more problems"]
 
 
 def _check_totals(shard_set: ShardSet, checks: list[_ShardCheck]) -> list[str]:
@@ -159,4 +158,4 @@ def _check_totals(shard_set: ShardSet, checks: list[_ShardCheck]) -> list[str]:
     )
     if agree:
         return []
-    return [f"{shard_set.path}: the totals in the manifest are not those of the shards: pack anew"]
+    return [f"{shard_set.store}: the totals in the manifest are not those of the shards: pack anew"]

@@ -16,6 +16,7 @@ from shards.pack import pack
 from shards.reader import Reader
 from shards.records import DataError
 from shards.sealed import fingerprint_of
+from shards.stores import open_store
 from shards.verify import verify
 from tests.shards.sources import (
     contents,
@@ -74,14 +75,14 @@ def test_workers_change_no_byte_and_progress_counts_all_domains(unpaired_source,
         progress=lambda *report: reports.append(report),
     )
     assert contents(tmp_path / "out") == contents(whole)
-    assert [found.path for found in sets] == [tmp_path / "out/A", tmp_path / "out/B"]
+    assert [found.store.path for found in sets] == [tmp_path / "out/A", tmp_path / "out/B"]
     assert reports[-1] == (8, 8, "samples")
 
 
 def test_class_folders_become_domains(tmp_path):
     source = domain_source(tmp_path / "source", zebra=2, horse=3, giraffe=1)
     pack(source, tmp_path / "out", layout="classes", workers=1)
-    assert list(read_domains(tmp_path / "out")) == ["giraffe", "horse", "zebra"]
+    assert list(read_domains(open_store(tmp_path / "out"))) == ["giraffe", "horse", "zebra"]
     assert open_domain(tmp_path / "out", "horse").num_samples == 3
 
 
@@ -89,7 +90,7 @@ def test_packing_again_changes_nothing_and_refuses_other_images(unpaired_source,
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     again = pack(unpaired_source, whole, shard_mib=1, workers=1)
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
-    assert [found.fingerprint for found in again] == list(read_domains(whole).values())
+    assert [found.fingerprint for found in again] == list(read_domains(open_store(whole)).values())
     other = Path(shutil.copytree(unpaired_source, tmp_path / "other"))
     (other / "trainB/B2.png").unlink()
     with pytest.raises(DataError, match="already holds what was packed from other images"):
@@ -228,17 +229,17 @@ def test_an_altered_or_foreign_list_is_refused(copy):
     good = file.read_text()
     file.write_text(good.replace('"B"', '"C"'))
     with pytest.raises(DataError, match="domains.json was altered after packing"):
-        read_domains(copy)
+        read_domains(open_store(copy))
     file.write_text(good[:-30])
     with pytest.raises(DataError, match="domains.json cannot be read"):
-        read_domains(copy)
+        read_domains(open_store(copy))
     file.write_text("[]")
     with pytest.raises(DataError, match="is not the domains of a packed set"):
         verify(copy)
     file.write_text(good)
     rewrite(file, version=2)
     with pytest.raises(DataError, match="format version 2, but this program reads 1"):
-        read_domains(copy)
+        read_domains(open_store(copy))
 
 
 def test_a_listed_name_leads_nowhere_else(copy):

@@ -18,7 +18,7 @@ from tests.shards.sources import flip_byte, label_source, pair_source, save
 
 @pytest.fixture
 def copy(packed: ShardSet, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(packed.path, tmp_path / "copy"))
+    return Path(shutil.copytree(packed.store.path, tmp_path / "copy"))
 
 
 def test_the_set_says_what_it_holds(packed):
@@ -36,7 +36,7 @@ def test_it_travels_to_other_processes(packed):
 
 
 def test_the_index_points_at_the_bytes_in_the_tar(packed):
-    with tarfile.open(packed.shard_path(0)) as tar:
+    with tarfile.open(packed.store.path / packed.shard_name(0)) as tar:
         entries = {entry.name: (entry.offset_data, entry.size) for entry in tar}
     for sample in range(packed.num_samples):
         for member in packed.members:
@@ -99,7 +99,7 @@ def test_a_crop_beyond_the_smallest_image_is_refused(tmp_path, options, expected
     shard_set = packed_sizes(tmp_path, (40, 16), (30, 60))
     with pytest.raises(DataError, match=expected) as caught:
         shard_set.require_sizes(Preprocess(**options), micro_batch=1)
-    assert str(caught.value).startswith(f"{shard_set.path}: ")
+    assert str(caught.value).startswith(f"{shard_set.store}: ")
 
 
 def test_a_micro_batch_needs_one_size(tmp_path):

@@ -38,14 +38,14 @@ def test_the_bytes_do_not_depend_on_the_workers(large_source, large_set, tmp_pat
     (shard_set,) = pack(
         large_source, out, shard_mib=1, workers=2, progress=lambda *report: reports.append(report)
     )
-    assert contents(out) == contents(large_set.path)
+    assert contents(out) == contents(large_set.store.path)
     assert len(shard_set.manifest.shards) == 28 == shard_set.num_samples
     assert reports[-1] == (28, 28, "samples")
     assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
 
 
 def test_stock_webdataset_reads_the_pixels(labels_source, packed):
-    url = str(packed.path / "000000.tar")
+    url = str(packed.store.path / "000000.tar")
     raw = webdataset.WebDataset(url, shardshuffle=False)
     samples = list(raw.to_tuple("__key__", "label.png", "inst.png", "image.png"))
     assert [key for key, *_ in samples] == list(packed.keys)
@@ -91,21 +91,21 @@ def test_totals_are_counted(tmp_path):
 
 
 def test_packing_again_changes_nothing(labels_source, packed):
-    before = {path: path.stat().st_mtime_ns for path in packed.path.iterdir()}
-    (again,) = pack(labels_source, packed.path, workers=1)
+    before = {path: path.stat().st_mtime_ns for path in packed.store.path.iterdir()}
+    (again,) = pack(labels_source, packed.store.path, workers=1)
     assert again.manifest == packed.manifest
-    assert {path: path.stat().st_mtime_ns for path in packed.path.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in packed.store.path.iterdir()} == before
 
 
 def test_another_source_does_not_replace_a_finished_set(labels_source, packed, tmp_path):
-    before = contents(packed.path)
+    before = contents(packed.store.path)
     source = Path(shutil.copytree(labels_source, tmp_path / "source"))
     save(source / "train_label/003.png", np.zeros((8, 16), np.uint8))
     with pytest.raises(DataError, match="already holds what was packed from other images"):
-        pack(source, packed.path, workers=1)
-    assert contents(packed.path) == before
+        pack(source, packed.store.path, workers=1)
+    assert contents(packed.store.path) == before
     with pytest.raises(DataError, match="num_labels=2"):
-        pack(labels_source, packed.path, workers=1, num_labels=2)
+        pack(labels_source, packed.store.path, workers=1, num_labels=2)
 
 
 PHOTO = np.zeros((8, 16, 3), np.uint8)
@@ -132,7 +132,7 @@ def test_a_bad_file_is_named_and_can_be_mended(name, workers, labels_source, pac
         open_shards(tmp_path / "out")
     (source / name).write_bytes(good)
     pack(source, tmp_path / "out", workers=workers)
-    assert contents(tmp_path / "out") == contents(packed.path)
+    assert contents(tmp_path / "out") == contents(packed.store.path)
 
 
 def test_workers_report_the_first_bad_file_without_a_traceback(large_source, tmp_path):
@@ -266,7 +266,7 @@ def test_an_ended_pack_goes_on(workers, signum, large_source, large_set, tmp_pat
     with pytest.raises(DataError, match="no finished set"):
         open_shards(out)
     pack(large_source, out, shard_mib=1, workers=2)
-    assert contents(out) == contents(large_set.path)
+    assert contents(out) == contents(large_set.store.path)
     assert {path: path.stat().st_mtime_ns for path in kept} == written
 
 
@@ -295,7 +295,7 @@ def test_a_receipt_of_an_older_version_is_not_believed(large_source, large_set, 
         del content["conversions"]
         receipt.write_text(json.dumps(content))
     pack(source, tmp_path / "out", shard_mib=1, workers=1)
-    assert contents(tmp_path / "out") == contents(large_set.path)
+    assert contents(tmp_path / "out") == contents(large_set.store.path)
 
 
 def test_a_full_disk_is_a_sentence_and_loses_nothing(large_source, tmp_path):
@@ -331,8 +331,8 @@ def test_a_read_only_place(labels_source):
 
 
 def test_the_manifest_is_plain_json(packed):
-    content = json.loads((packed.path / "manifest.json").read_text())
+    content = json.loads((packed.store.path / "manifest.json").read_text())
     assert content["format"] == "organza-shards" and content["layout"] == "labels"
     assert content["shards"][0]["file"] == "000000.tar"
     assert "conversions" not in content  # so that such sets keep their fingerprints
-    assert sorted(os.listdir(packed.path)) == ["000000.tar", "index.json", "manifest.json"]
+    assert sorted(os.listdir(packed.store.path)) == ["000000.tar", "index.json", "manifest.json"]

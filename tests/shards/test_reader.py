@@ -6,7 +6,7 @@ from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
-from shards import reader as reader_module
+from shards import stores
 from shards.index import open_shards
 from shards.reader import Reader
 from shards.records import DataError
@@ -26,7 +26,7 @@ def test_every_sample_comes_back_as_it_was(packed, labels_source):
 
 def test_a_flipped_byte_names_shard_key_and_member(packed, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(packed.path, copy)
+    shutil.copytree(packed.store.path, copy)
     offset = int(packed.index["inst"].offsets[4])
     flip_byte(copy / "000000.tar", offset + 30)
     reader = Reader(open_shards(copy))
@@ -37,7 +37,7 @@ def test_a_flipped_byte_names_shard_key_and_member(packed, tmp_path):
 
 def test_a_shard_lost_during_a_run(packed, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(packed.path, copy)
+    shutil.copytree(packed.store.path, copy)
     shard_set = open_shards(copy)
     (copy / "000000.tar").unlink()
     with pytest.raises(DataError, match="000000.tar cannot be read .No such file"):
@@ -48,16 +48,17 @@ def test_a_copy_opens_its_own_files(packed):
     reader = Reader(packed)
     reader.read(0)
     copy = ForkingPickler.loads(ForkingPickler.dumps(reader))
-    reader.close()
+    packed.store.close()
     assert copy.read(1) == Reader(packed).read(1)
 
 
 def test_few_files_are_open_at_a_time(large_set, monkeypatch):
-    monkeypatch.setattr(reader_module, "MAX_OPEN_SHARDS", 4)
+    large_set.store.close()
+    monkeypatch.setattr(stores, "MAX_OPEN_FILES", 4)
     before = len(os.listdir("/proc/self/fd"))
     reader = Reader(large_set)
     for sample in [*range(large_set.num_samples), 0]:
         reader.read(sample)
     assert len(os.listdir("/proc/self/fd")) - before == 4
-    reader.close()
+    large_set.store.close()
     assert len(os.listdir("/proc/self/fd")) == before

@@ -73,7 +73,7 @@ def keys_of(loaded: list[Batch]) -> list[tuple[str, str]]:
 
 
 def test_one_set_is_one_source_with_its_own_names(packed):
-    (source,) = sources = open_sources(packed.path, "labels", SEED)
+    (source,) = sources = open_sources(packed.store.path, "labels", SEED)
     assert (source.order.num_samples, source.order.seed, source.order.domain) == (13, SEED, 0)
     assert source.member is None
     assert epoch_size(sources) == 13
@@ -258,8 +258,8 @@ def test_side_by_side_files_are_pairs_from_the_decoder_on(halves):
     assert (halves.layout, halves.members) == ("side-by-side", ("ab",))
     assert halves.sizes == ((8, 8, 5),)
     assert halves.entry_name(0, "ab") == "0.ab.png"
-    assert verify(halves.path, workers=1).problems == ()
-    (source,) = sources = open_sources(halves.path, "pairs", SEED)
+    assert verify(halves.store.path, workers=1).problems == ()
+    (source,) = sources = open_sources(halves.store.path, "pairs", SEED)
     pictures = side_by_side_pictures()
     for position, batch in enumerate(load(sources, 5, workers=1)):
         picture = pictures[source.order.locate(position)[1]]
@@ -289,11 +289,11 @@ def test_what_holds_something_else_is_refused_with_a_remedy(domains, packed, hal
     cases = [
         (domains, "pairs", (), rf"holds the domains a1, .* give one of its domains: {domains}/a1"),
         (domains / "a2", "labels", (), "packed with layout images, .* with --layout=labels"),
-        (packed.path, "images", (), "packed with layout labels, .* pack it with --layout=classes"),
+        (packed.store.path, "images", (), "packed with layout labels, .* pack it with --layout=classes"),
         (tmp_path / "pairs", "images", (), "packed with layout pairs, but .* reads .* images"),
-        (halves.path, "labels", (), "packed with layout side-by-side, but .* labels"),
-        (packed.path, "pairs", (), "pack it with --layout=pairs or side-by-side"),
-        (packed.path, "unpaired", ("A", "B"), "set holds no domains.json, .* --layout=unpaired or"),
+        (halves.store.path, "labels", (), "packed with layout side-by-side, but .* labels"),
+        (packed.store.path, "pairs", (), "pack it with --layout=pairs or side-by-side"),
+        (packed.store.path, "unpaired", ("A", "B"), "set holds no domains.json, .* --layout=unpaired or"),
         (tmp_path / "none", "unpaired", ("A", "B"), "none holds no domains.json"),
         (domains, "unpaired", ("a3", "bb4"), "holds no domain 'bb4', but a1, .*: did you mean b4?"),
         (domains, "unpaired", ("a3", "X"), "holds no domain 'X', .*: name two with data.domains="),

@@ -202,7 +202,7 @@ def test_a_batch_of_two_sizes_is_refused_with_a_remedy(two_sizes, workers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_damage_reaches_the_trainer_as_one_sentence(packed, tmp_path, workers):
     copy = tmp_path / "copy"
-    shutil.copytree(packed.path, copy)
+    shutil.copytree(packed.store.path, copy)
     order = Order(13, 0)
     *good, bad = (packed.keys[order.locate(position)[1]] for position in range(8))
     offset = packed.index["label"].offsets[packed.keys.index(bad)]
@@ -279,7 +279,7 @@ def start_trainer(packed: ShardSet, tmp_path: Path) -> subprocess.Popen[str]:
     script = tmp_path / "trainer.py"
     script.write_text(TRAINER_SCRIPT)
     process = subprocess.Popen(
-        [sys.executable, str(script), str(packed.path)],
+        [sys.executable, str(script), str(packed.store.path)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,0 +1,139 @@
+"""Where the files of a packed set lie, read by their names: a folder."""
+
+from __future__ import annotations
+
+import io
+import os
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from shards.records import DataError
+
+MAX_OPEN_FILES = 64
+BLOCK = 2**22
+"""Bytes read at a time of a whole file."""
+
+
+class Store(ABC):
+    """A folder that is only read. It may be copied to other processes: what it holds open is
+    opened there anew. str() is what users gave."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+
+    def __str__(self) -> str:
+        return self.location
+
+    def where(self, name: str) -> str:
+        """What errors call a file."""
+        return f"{self.location}/{name}"
+
+    @abstractmethod
+    def below(self, name: str) -> Store:
+        """A folder inside this one."""
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if there is none."""
+
+    @abstractmethod
+    def tars(self) -> list[str]:
+        """The names of all *.tar in the folder, sorted; empty where that cannot be known."""
+
+    @abstractmethod
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """These bytes, fewer only at the end of the file; DataError if they cannot be read."""
+
+    def read(self, name: str) -> bytes:
+        """A whole file; FileNotFoundError if there is none, DataError if it cannot be read."""
+        return b"".join(self.blocks(name))
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """A whole file, piece by piece."""
+        size = self.size(name)
+        if size is None:
+            raise FileNotFoundError(self.where(name))
+        for offset in range(0, size, BLOCK):
+            yield self.read_range(name, offset, min(BLOCK, size - offset))
+
+    def open(self, name: str) -> IO[bytes]:
+        """A whole file, to be read from its beginning."""
+        return io.BufferedReader(_Pieces(self.blocks(name)), BLOCK)
+
+    def close(self) -> None:
+        """Let go of what is open."""
+
+
+class Folder(Store):
+    """A folder on a local or shared file system; pread shares no position between processes."""
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.path = Path(location)
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def below(self, name: str) -> Folder:
+        return Folder(str(self.path / name))
+
+    def size(self, name: str) -> int | None:
+        path = self.path / name
+        return path.stat().st_size if path.is_file() else None
+
+    def tars(self) -> list[str]:
+        return sorted(path.name for path in self.path.glob("*.tar"))
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        try:
+            return os.pread(self._descriptor(name), size, offset)
+        except OSError as error:
+            raise DataError(
+                f"{self.where(name)} cannot be read ({error.strerror}): restore it or pack the "
+                f"set anew"
+            ) from error
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __getstate__(self) -> str:
+        return self.location  # descriptors mean nothing to another process
+
+    def __setstate__(self, location: str) -> None:
+        self.__init__(location)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _descriptor(self, name: str) -> int:
+        if name in self._open:
+            self._open.move_to_end(name)
+        else:
+            if len(self._open) >= MAX_OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[name] = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC)
+        return self._open[name]
+
+
+class _Pieces(io.RawIOBase):
+    """A file made of pieces, none of them empty."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        self._rest = self._rest or next(self._pieces, b"")
+        size = min(len(buffer), len(self._rest))
+        buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+        return size
+
+
+def open_store(location: str | Path) -> Store:
+    """The store at a path."""
+    return Folder(str(location))
