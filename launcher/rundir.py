@@ -15,7 +15,8 @@ import torch
 
 from launcher.config import Config, ConfigError
 from trainers.backends import Backend
-from trainers.checkpoint import Checkpoint, replace_text
+from trainers.checkpoint import Checkpoint
+from trainers.files import replace_text
 
 FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains")
 """What may not change when a run goes on: it would not be the same run."""

@@ -20,10 +20,11 @@ from shards.augment import Preprocess
 from shards.sources import Source, epoch_size, fingerprint, open_sources
 from trainers.backends import Backend, open_backend
 from trainers.board import Board
-from trainers.checkpoint import Checkpoint, Keep, Store, find, mend
+from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
+from trainers.mending import mend
 from trainers.schedule import Schedule
 from trainers.trainer import Cadence, Recipe, Trainer
 

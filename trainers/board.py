@@ -7,7 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trainers.checkpoint import Progress, replace_text
+from trainers.checkpoint import Progress
+from trainers.files import replace_text
 
 
 class Observer:

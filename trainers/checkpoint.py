@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,12 +22,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from trainers.backends import Backend, Moments, Past, Seat
 from trainers.ema import Ema
 from trainers.errors import TrainingError
+from trainers.files import crc32_of, fresh, replace_text, store, sync_folder, write_text
 from trainers.gan import GAN
 from trainers.randomness import random_state, set_random_state
 from trainers.schedule import crossed
@@ -93,51 +93,6 @@ def find(path: Path) -> Checkpoint | None:
             # The pointer is data: only a plain name beside it is followed.
             return read(root / Path(pointer.read_text().strip()).name)
     return read(path) if (path / "state.json").exists() else None
-
-
-def mend(run_dir: Path) -> list[str]:
-    """Set the pointer back to the newest checkpoint whose files are as they were written.
-
-    Returns a sentence for each newer one that is damaged; it stays where it is. Raises
-    TrainingError when there are checkpoints, but none is whole."""
-    folder = Path(run_dir) / "checkpoints"
-    if not (folder / "latest").is_file():
-        return []
-    newest, complaints = (folder / "latest").read_text().strip(), []
-    names = sorted((p.name for p in folder.iterdir() if p.name.isdigit()), reverse=True)
-    for name in [name for name in names if name <= newest]:
-        damage = damage_of(folder / name)
-        if damage is None:
-            if name != newest:
-                replace_text(folder / "latest", name + "\n")
-            return complaints
-        complaints.append(f"The checkpoint {folder / name} is damaged: {damage}.")
-    raise TrainingError(
-        f"{folder} has no whole checkpoint to go on from. {' '.join(complaints)} Restore one, or "
-        "remove the folder to start anew."
-    )
-
-
-def damage_of(path: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None if they are as they were written."""
-    try:
-        written = json.loads((path / FILES).read_text())
-        for name, expected in written.items():
-            # The list is data, too: only plain names in this folder are followed.
-            if expected != crc32_of(path / Path(name).name):
-                return f"{name} was cut or altered"
-    except (OSError, ValueError, AttributeError) as error:
-        return str(error)
-    return None
-
-
-def crc32_of(path: Path) -> int:
-    """crc32 of a whole file."""
-    value = 0
-    with open(path, "rb") as file:
-        while block := file.read(2**22):
-            value = zlib.crc32(block, value)
-    return value
 
 
 def read(path: Path) -> Checkpoint:
@@ -334,41 +289,3 @@ def read_pasts(checkpoint: Checkpoint) -> dict[str, Past]:
         moments.setdefault(phase, {}).setdefault(name, {})[kind] = tensor
     scalers = checkpoint.state["scalers"]
     return {phase: Past(moments.get(phase, {}), scaler) for phase, scaler in scalers.items()}
-
-
-def fresh(folder: Path) -> None:
-    """An empty folder; drafts that a killed run left behind go first."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(".writing-*"):
-        shutil.rmtree(stale)
-    folder.mkdir()
-
-
-def store(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file, on disk when this returns."""
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-
-
-def write_text(path: Path, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Replace a small file in one go."""
-    draft = path.with_name(path.name + ".writing")
-    write_text(draft, text)
-    os.replace(draft, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

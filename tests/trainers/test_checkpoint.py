@@ -15,11 +15,12 @@ from torch import nn
 from launcher.terminal import Terminal
 from tests.trainers import toy
 from tests.trainers.test_trainer import StopAfter
-from trainers import checkpoint
+from trainers import files
 from trainers.backends import Backend
 from trainers.board import Board
-from trainers.checkpoint import Keep, find, load_weights, mend
+from trainers.checkpoint import Keep, find, load_weights
 from trainers.errors import TrainingError
+from trainers.mending import mend
 from trainers.trainer import Cadence
 
 EVERY_STEP = Cadence(log=4, pictures=0, save=4)
@@ -199,6 +200,8 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"format": 2', '"format": 99'))
     with pytest.raises(TrainingError, match="checkpoint format 99"):
         find(tmp_path)
+    (path.parent / "files.json").unlink()
+    assert "checkpoint format 99" in mend(tmp_path)[0]
 
 
 def test_loss_scales_are_restored(tmp_path: Path) -> None:
@@ -229,7 +232,7 @@ def test_random_state_of_another_world_size_is_not_taken(tmp_path: Path) -> None
 
 def test_replace_text_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "latest"
-    checkpoint.replace_text(path, "one\n")
-    checkpoint.replace_text(path, "two\n")
+    files.replace_text(path, "one\n")
+    files.replace_text(path, "two\n")
     assert path.read_text() == "two\n"
     assert [p.name for p in tmp_path.iterdir()] == ["latest"]

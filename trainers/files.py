@@ -1,0 +1,58 @@
+"""Files that survive a power cut: on disk when a function returns, replaced at once or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def fresh(folder: Path) -> None:
+    """An empty folder; drafts that a killed run left behind go first."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for stale in folder.parent.glob(".writing-*"):
+        shutil.rmtree(stale)
+    folder.mkdir()
+
+
+def store(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A safetensors file, on disk when this returns."""
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    with open(path, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Replace a small file in one go."""
+    draft = path.with_name(path.name + ".writing")
+    write_text(draft, text)
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def crc32_of(path: Path) -> int:
+    """crc32 of a whole file."""
+    value = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**22):
+            value = zlib.crc32(block, value)
+    return value

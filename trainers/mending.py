@@ -1,0 +1,51 @@
+"""Which of a run's checkpoints are as they were written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from trainers.checkpoint import FILES, read
+from trainers.errors import TrainingError
+from trainers.files import crc32_of, replace_text
+
+
+def mend(run_dir: Path) -> list[str]:
+    """Set the pointer back to the newest checkpoint whose files are as they were written.
+
+    Returns a sentence for each newer one that cannot be used; it stays where it is. Raises
+    TrainingError when there are checkpoints, but none is whole."""
+    folder = Path(run_dir) / "checkpoints"
+    if not (folder / "latest").is_file():
+        return []
+    newest, complaints = (folder / "latest").read_text().strip(), []
+    names = sorted((p.name for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    for name in [name for name in names if name <= newest]:
+        complaint = complaint_about(folder / name)
+        if complaint is None:
+            if name != newest:
+                replace_text(folder / "latest", name + "\n")
+            return complaints
+        complaints.append(complaint)
+    raise TrainingError(
+        f"{folder} has no whole checkpoint to go on from. {' '.join(complaints)} Restore one, or "
+        "remove the folder to start anew."
+    )
+
+
+def complaint_about(path: Path) -> str | None:
+    """Why a checkpoint cannot be used; None if its files are as they were written."""
+    try:
+        if not (path / FILES).exists():
+            read(path)  # earlier formats had no such list
+    except TrainingError as error:
+        return str(error)
+    try:
+        written = json.loads((path / FILES).read_text())
+        for name, expected in written.items():
+            # The list is data, too: only plain names in this folder are followed.
+            if expected != crc32_of(path / Path(name).name):
+                return f"The checkpoint {path} is damaged: {name} was cut or altered."
+    except (OSError, ValueError, AttributeError) as error:
+        return f"The checkpoint {path} is damaged: {error}."
+    return None
