@@ -37,16 +37,17 @@ class InstanceNorm(nn.Module):
     """Instance norm without affine or running statistics, then `activation` (may be in place).
 
     `F.instance_norm` ends in a view, and an in-place activation on a view copies the whole tensor
-    again in backward. Batch norm over [1, N * C, H, W] is the same function and no view; the
-    activation is applied before the batch is folded out again.
+    again in backward; it also leaves channels_last. Batch norm over one sample is the same
+    function and does neither.
     """
 
     def forward(self, x: Tensor, activation: nn.Module | None = None) -> Tensor:
-        batch, channels, height, width = x.shape
-        flat = x if batch == 1 else x.reshape(1, batch * channels, height, width)
-        flat = F.batch_norm(flat, None, None, training=True)
-        flat = flat if activation is None else activation(flat)
-        return flat if batch == 1 else flat.view(batch, channels, height, width)
+        if len(x) == 1:
+            x = F.batch_norm(x, None, None, training=True)
+        else:
+            samples = (F.batch_norm(s, None, None, training=True) for s in x.split(1))
+            x = torch.cat(list(samples))
+        return x if activation is None else activation(x)
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
