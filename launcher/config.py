@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
+from launcher.hints import hint, messages
 from shards import augment
 from trainers.settings import Settings, Span
 
@@ -238,57 +238,3 @@ def insert(tree: dict[str, Any], option: str, value: Any) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--{option}: `{parent}` is a value, not a section.")
     tree[last] = value
-
-
-def messages(
-    error: ValidationError, root: type[Settings], tree: Any, prefix: tuple[str, ...]
-) -> Iterator[str]:
-    """One sentence per mistake, with the full option name."""
-    seen = set()
-    for problem in error.errors(include_url=False):
-        location = tuple(str(part) for part in problem["loc"])
-        # Branches of a union are appended to the location; the option is what the tree has.
-        option = ".".join(prefix + location_in(tree, location, problem["type"]))
-        if option in seen:
-            continue
-        seen.add(option)
-        if problem["type"] == "extra_forbidden":
-            known = list(section_of(root, location[:-1]).model_fields)
-            where = ".".join(prefix + location[:-1])
-            known = [f"{where}.{name}" if where else name for name in known]
-            yield f"unknown option `{option}`{hint(option, known)}"
-        elif problem["type"] == "missing":
-            yield f"option `{option}` is missing: give it in the recipe or as --{option}=..."
-        else:
-            text = problem["msg"].removeprefix("Value error, ")
-            value = problem["input"]
-            # A rule between several options names them itself.
-            rule = problem["type"] == "value_error" and isinstance(value, dict | Settings)
-            yield text if rule else f"`{option}` is {value!r}: {text[:1].lower()}{text[1:]}"
-
-
-def location_in(tree: Any, location: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """The part of a pydantic location that consists of keys of the user's tree."""
-    if kind in ("missing", "extra_forbidden"):
-        return location
-    known = []
-    for part in location:
-        if not isinstance(tree, dict) or part not in tree:
-            break
-        known.append(part)
-        tree = tree[part]
-    return tuple(known) or location
-
-
-def section_of(root: type[Settings], location: tuple[str, ...]) -> type[Settings]:
-    for part in location:
-        root = root.model_fields[part].annotation
-    return root
-
-
-def hint(word: str, known: list[str]) -> str:
-    """"; did you mean `x`?", or the list of what exists."""
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean `{close[0]}`?"
-    return f"; known: {', '.join(known)}."

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from cluster import attempts, topology
 from cluster.heartbeat import Heart
 from cluster.signals import STOP_FILE, StopRequest, reason
 from launcher import rundir, spans
 from launcher.config import Config, ConfigError, gan_module
+from launcher.failures import config_errors, memory_errors, peer_errors
 from launcher.terminal import Terminal
 from shards.augment import Preprocess
 from shards.sources import Source, epoch_size, fingerprint, open_sources
@@ -22,7 +21,6 @@ from trainers.backends import Backend, open_backend
 from trainers.board import Board
 from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.ema import Ema
-from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
 from trainers.mending import mend
 from trainers.schedule import Schedule
@@ -255,41 +253,6 @@ def checkpoint_at(path: Path, option: str) -> Checkpoint:
     if checkpoint is None:
         raise ConfigError(f"{option}={path} holds no checkpoint: give a run folder or one in it.")
     return checkpoint
-
-
-@contextmanager
-def config_errors() -> Iterator[None]:
-    """Before the first collective, a ValueError is a mistake in the configuration."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-@contextmanager
-def memory_errors(remedy: str) -> Iterator[None]:
-    """A GPU that is too small is the user's to mend."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"The GPU's memory does not suffice ({reason}): {remedy}") from error
-
-
-@contextmanager
-def peer_errors() -> Iterator[None]:
-    """What a collective says when another process has ended or does not answer."""
-    try:
-        yield
-    except RuntimeError as error:
-        words = str(error)
-        if not isinstance(error, dist.DistBackendError) and "gloo" not in words:
-            raise
-        reason = words.splitlines()[0]
-        raise TrainingError(
-            "Another process has ended, or has not answered within backend.timeout_s: the logs of "
-            f"the others say why; the last checkpoint is kept. ({reason})"
-        ) from error
 
 
 def closing_words(config: Config, why: str, images: int) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from launcher.wiring import memory_errors
+from launcher.failures import memory_errors
 from trainers.errors import TrainingError
 
 
