@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from launcher.hints import hint, messages
-from shards import augment
+from shards import augment, order
 from trainers.settings import Settings, Span
 
 RECIPES = Path(__file__).parent / "configs"
@@ -54,6 +54,21 @@ class Preprocess(Settings):
         return self
 
 
+class Order(Settings):
+    shuffle: Literal["full", "windowed"] = "full"
+    """windowed needs few shards at a time, which a cache can hold; full may need any."""
+    window: int = Field(16, ge=1)
+    """Shards whose samples are mixed together (windowed)."""
+    streams: int = Field(1, ge=1)
+    """Parts of the shards read side by side (windowed), a divisor of batch.total: with a multiple
+    of the number of nodes, each node keeps its own shards."""
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Order:
+        order.Shuffle(self.shuffle, self.window, self.streams)
+        return self
+
+
 Name = Annotated[str, Field(coerce_numbers_to_str=True)]
 """A name, which may look like a number."""
 
@@ -64,8 +79,12 @@ class Data(Settings):
     domains: tuple[Name, Name] | None = None
     """Unpaired training: which two of the packed domains are a and b; null: A and B."""
     preprocess: Preprocess = Preprocess()
+    order: Order = Order()
     workers: int = Field(2, ge=0)
     """Reader processes per rank."""
+    substitutes: int = Field(0, ge=0)
+    """Damaged samples that each process may replace by others before it stops; 0: it stops at the
+    first. Each is told in the log and in RUN/substituted."""
 
 
 class Batch(Settings):

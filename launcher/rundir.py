@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import time
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from typing import Any
 import torch
 
 from launcher.config import Config, ConfigError
+from shards.draws import Substitution
 from trainers.backends import Backend
 from trainers.checkpoint import Checkpoint
 from trainers.files import replace_text
 
-FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains")
+FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains", "data.order")
 """What may not change when a run goes on: it would not be the same run."""
 FREE = ("model.memory", "model.vgg_weights", "model.test_dropout", "model.test_statistics")
 """Below them, what may: it changes no number of the training (but the order in which dropout draws),
@@ -65,6 +67,21 @@ def write_outcome(run_dir: Path, why: str, images: int) -> None:
     """Leave word of an orderly end for whoever started the ranks; `why`: what stopped them."""
     outcome = {"outcome": "stopped" if why else "finished", "reason": why, "images": images}
     replace_text(run_dir / "outcome.json", json.dumps(outcome) + "\n")
+
+
+def write_substitution(run_dir: Path, rank: int, substitution: Substitution) -> None:
+    """Append a line to what this rank has replaced. It says nothing of time or rank: one that
+    happens again after a resume is the same line, wherever it stands."""
+    folder = run_dir / "substituted"
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{rank:05d}.jsonl").open("a") as file:
+        file.write(json.dumps(asdict(substitution), ensure_ascii=False) + "\n")
+
+
+def num_substituted(run_dir: Path) -> int:
+    """How often the run has replaced a damaged sample, over all starts and ranks."""
+    files = (run_dir / "substituted").glob("*.jsonl")
+    return len({line for file in files for line in file.read_text().splitlines()})
 
 
 def check_shared(run_dir: Path, images: int, backend: Backend) -> None:

@@ -16,6 +16,8 @@ from launcher.config import Config, ConfigError, gan_module
 from launcher.failures import config_errors, memory_errors, peer_errors
 from launcher.terminal import Terminal
 from shards.augment import Preprocess
+from shards.draws import Substitution
+from shards.order import Shuffle
 from shards.sources import Source, epoch_size, fingerprint, open_sources
 from trainers.backends import Backend, open_backend
 from trainers.board import Board
@@ -133,7 +135,8 @@ def sources_of(config: Config) -> tuple[Source, ...]:
     data, layout = config.data, config.model.needs.layout
     if data.domains and layout != "unpaired":
         raise ConfigError(f"data.domains belongs to unpaired training: leave it out for {layout}.")
-    return open_sources(data.shards, layout, config.seed, data.domains or ("A", "B"))
+    order = Shuffle(data.order.shuffle, data.order.window, data.order.streams)
+    return open_sources(data.shards, layout, config.seed, data.domains or ("A", "B"), order)
 
 
 def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:
@@ -191,6 +194,12 @@ def recipe_of(config: Config, world: int) -> Recipe:
             f"batch.micro={micro} does not divide the {share} images of each process "
             f"(batch.total={config.batch.total} on {world} processes)."
         )
+    if config.batch.total % config.data.order.streams:
+        raise ConfigError(
+            f"data.order.streams={config.data.order.streams} does not divide "
+            f"batch.total={config.batch.total}: choose a divisor, best a multiple of the number "
+            "of nodes."
+        )
     optim, cadence = config.optim, config.cadence
     return Recipe(
         global_batch=config.batch.total,
@@ -211,6 +220,10 @@ def stream_of(
     """position -> this rank's micro-batches from there on."""
     from shards.stream import batches
 
+    def report(substitution: Substitution) -> None:
+        print(substitution, file=sys.stderr, flush=True)
+        rundir.write_substitution(config.run_dir, backend.rank, substitution)
+
     def stream(position: int) -> Iterator[Batch]:
         return batches(
             sources,
@@ -223,6 +236,8 @@ def stream_of(
             workers=config.data.workers,
             pin=backend.device.type == "cuda",
             seed=config.seed,
+            substitutes=config.data.substitutes,
+            report=report,
         )
 
     return stream
@@ -258,8 +273,10 @@ def checkpoint_at(path: Path, option: str) -> Checkpoint:
 def closing_words(config: Config, why: str, images: int) -> str:
     """`why`: what stopped the run, "" at its end."""
     if not why:
+        replaced = rundir.num_substituted(config.run_dir)
+        damage = f"Damaged samples were replaced {replaced} times: {config.run_dir}/substituted. "
         return (
-            f"Finished. Watch: tensorboard --logdir {config.run_dir}; "
+            f"Finished. {damage if replaced else ''}Watch: tensorboard --logdir {config.run_dir}; "
             f"translate: python -m launcher translate {config.run_dir} SOURCE OUT"
         )
     done = f"saved in {config.run_dir} at {images} images" if images else "before the first step"

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from shards.domains import has_domains
 from shards.index import ShardSet, open_domain, open_shards
-from shards.order import Order
+from shards.order import Order, Shuffle, order_of
 from shards.records import DataError
 from shards.stores import open_store
 
@@ -28,7 +30,11 @@ class Source:
 
 
 def open_sources(
-    location: str | Path, layout: str, seed: int, domains: Sequence[str] = ("A", "B")
+    location: str | Path,
+    layout: str,
+    seed: int,
+    domains: Sequence[str] = ("A", "B"),
+    shuffle: Shuffle = Shuffle(),
 ) -> tuple[Source, ...]:
     """The sets that a run of this layout reads at `location`.
 
@@ -37,7 +43,7 @@ def open_sources(
     if layout != "unpaired":
         shard_set = open_shards(location)
         shard_set.require(layout)
-        return (Source(shard_set, Order(shard_set.num_samples, seed)),)
+        return (Source(shard_set, _order(shard_set, shuffle, seed)),)
     if len(set(domains)) != len(MEMBERS) or len(domains) != len(MEMBERS):
         raise DataError(
             f"domains {', '.join(domains)}: an unpaired run reads two different domains, name two"
@@ -48,7 +54,7 @@ def open_sources(
             f"domains that `pack` makes of a source with --layout=unpaired or classes"
         )
     return tuple(
-        _domain(location, name, seed, number, member)
+        _domain(location, name, shuffle, seed, number, member)
         for number, (name, member) in enumerate(zip(domains, MEMBERS))
     )
 
@@ -67,8 +73,15 @@ def fingerprint(sources: Sequence[Source]) -> str:
 
 
 def _domain(
-    location: str | Path, name: str, seed: int, number: int, member: str
+    location: str | Path, name: str, shuffle: Shuffle, seed: int, number: int, member: str
 ) -> Source:
     shard_set = open_domain(location, name)
     shard_set.require("images")
-    return Source(shard_set, Order(shard_set.num_samples, seed, domain=number), member)
+    return Source(shard_set, _order(shard_set, shuffle, seed, number), member)
+
+
+def _order(shard_set: ShardSet, shuffle: Shuffle, seed: int, domain: int = 0) -> Order:
+    sizes = [shard.num_samples for shard in shard_set.manifest.shards]
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    assert np.array_equal(shard_set.shard_numbers, numbers), "samples lie shard after shard"
+    return order_of(shuffle, sizes, seed, domain)

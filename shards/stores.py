@@ -6,7 +6,7 @@ import io
 import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,9 @@ BLOCK = 2**22
 class Store(ABC):
     """A folder that is only read. It may be copied to other processes: what it holds open is
     opened there anew. str() is what users gave."""
+
+    ahead: int = 0
+    """Shards, beyond those in use, that each stream shall announce before it reads them."""
 
     def __init__(self, location: str) -> None:
         self.location = location
@@ -62,6 +65,9 @@ class Store(ABC):
     def open(self, name: str) -> IO[bytes]:
         """A whole file, to be read from its beginning."""
         return io.BufferedReader(_Pieces(self.blocks(name)), BLOCK)
+
+    def prefetch(self, names: Sequence[str]) -> None:
+        """Told of the shards that a stream uses or will soon need, the most urgent first."""
 
     def close(self) -> None:
         """Let go of what is open."""

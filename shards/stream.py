@@ -1,8 +1,9 @@
 """Positions -> micro-batches of tensors, in one order for any number of ranks and workers.
 
-Global batch k covers the positions start + k * global_batch and on; rank r takes the r-th part
-of it, in micro-batches. So what is consumed is one integer, and a run may go on from it on
-another number of ranks. Several sets share that integer, each with its own order, epochs and draws.
+Global batch k covers the positions start + k * global_batch and on, sorted by the order's streams;
+rank r takes the r-th part of it, in micro-batches, and so reads the same streams in every step.
+What is consumed is one integer, and a run may go on from it on another number of ranks. Several
+sets share that integer, each with its own order, epochs and draws.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +21,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from shards.augment import Preprocess
-from shards.images import decode_sample
-from shards.order import hash64
+from shards.draws import Allowance, Drawer, Substitution
 from shards.processes import context, watch_parent
-from shards.reader import Reader
 from shards.records import KINDS, DataError, decoded_members, size_text
 from shards.sources import Source
 
@@ -45,14 +44,17 @@ def batches(
     workers: int = 2,
     pin: bool = False,
     seed: int,
+    substitutes: int = 0,
+    report: Callable[[Substitution], None] = lambda substitution: None,
 ) -> Iterator[Batch]:
     """The micro-batches of one rank, from position `start` on, without end.
 
     Each is {"label": uint8 [N,1,H,W], "inst": int32 [N,1,H,W], "image": uint8 [N,3,H,W]} or
     {"a", "b": uint8 [N,3,H,W]}, and "keys": list of N. A sample of several sources is one draw from
-    each; its key is "KEY_A + KEY_B", and its a and b may differ in size. Raises ValueError if the
-    numbers do not divide each other, and DataError (at once, or while iterating) for what is wrong
-    with the data."""
+    each; its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how many
+    damaged samples may be replaced, each of them told to `report`. Raises ValueError if the numbers
+    do not divide each other, and DataError (at once, or while iterating) for what is wrong with the
+    data."""
     if global_batch % world:
         raise ValueError(
             f"a global batch of {global_batch} cannot be shared by {world} processes: choose a "
@@ -63,9 +65,17 @@ def batches(
             f"the {global_batch // world} samples of each process cannot be cut into "
             f"micro-batches of {micro_batch}: choose a divisor"
         )
-    positions = _Positions(start, global_batch, micro_batch, rank, world)
-    stream = _Stream(sources, preprocess, seed)
-    return _load(stream, positions, micro_batch, workers, pin)
+    (streams,) = {source.order.streams for source in sources}
+    if global_batch % streams:
+        raise ValueError(
+            f"data.order.streams={streams} does not divide a global batch of {global_batch}: "
+            "choose a divisor of it"
+        )
+    positions = _Positions(start, global_batch, micro_batch, rank, world, streams)
+    stream = _Stream([Drawer(s, preprocess, seed, substitutes > 0) for s in sources])
+    if workers:
+        _check_room(sources, preprocess, micro_batch, workers)
+    return _load(stream, positions, workers, pin, Allowance(substitutes, report))
 
 
 def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Batch:
@@ -106,15 +116,24 @@ class _Positions(Iterable[list[int]]):
     micro_batch: int
     rank: int
     world: int
+    streams: int
 
     def __iter__(self) -> Iterator[list[int]]:
         share = self.global_batch // self.world
         base = self.start
         while True:
-            first = base + self.rank * share
-            for begin in range(first, first + share, self.micro_batch):
-                yield list(range(begin, begin + self.micro_batch))
+            batch = sorted(range(base, base + self.global_batch), key=lambda n: n % self.streams)
+            mine = batch[self.rank * share : (self.rank + 1) * share]
+            for begin in range(0, share, self.micro_batch):
+                yield mine[begin : begin + self.micro_batch]
             base += self.global_batch
+
+
+class _Loaded(NamedTuple):
+    """What a worker hands over: pin_memory understands tuples."""
+
+    batch: Batch
+    substitutions: list[Substitution]
 
 
 @dataclass(frozen=True)
@@ -127,43 +146,30 @@ class _Failure:
 class _Stream(Dataset):
     """Maps the positions of a micro-batch to the batch."""
 
-    def __init__(self, sources: Sequence[Source], preprocess: Preprocess, seed: int) -> None:
-        self.sources = sources
-        self.readers = [Reader(source.shard_set) for source in sources]
-        self.preprocess = preprocess
-        self.seed = seed
+    def __init__(self, drawers: Sequence[Drawer]) -> None:
+        self.drawers = drawers
 
-    def __getitem__(self, positions: list[int]) -> Batch | _Failure:
+    def __getitem__(self, positions: list[int]) -> _Loaded | _Failure:
         try:
-            keys, samples = zip(*map(self._sample, positions))
-            return collate(samples, keys)
+            for drawer in self.drawers:
+                drawer.announce(positions)
+            return self._batch(positions)
         except DataError as error:
             return _Failure(str(error))
 
-    def _sample(self, position: int) -> tuple[str, dict[str, np.ndarray]]:
-        """(key, pixels) at a position: of one set, or of one draw from each."""
-        keys, sample = [], {}
-        for source, reader in zip(self.sources, self.readers):
-            epoch, number = source.order.locate(position)
-            keys.append(source.shard_set.keys[number])
-            pixels = self._pixels(source, reader, epoch, number)
-            sample |= {source.member or member: array for member, array in pixels.items()}
-        return " + ".join(keys), sample
-
-    def _pixels(
-        self, source: Source, reader: Reader, epoch: int, number: int
-    ) -> dict[str, np.ndarray]:
-        names = source.shard_set.names(number)
-        pixels = decode_sample(reader.read(number), names)
-        draw = hash64(self.seed, source.order.domain, epoch, number)
-        return self.preprocess.apply(pixels, draw, next(iter(names.values())))
+    def _batch(self, positions: list[int]) -> _Loaded:
+        keys, samples, substitutions = [], [], []
+        for position in positions:
+            draws = [drawer.draw(position) for drawer in self.drawers]
+            keys.append(" + ".join(draw.key for draw in draws))
+            samples.append({m: array for draw in draws for m, array in draw.pixels.items()})
+            substitutions += [found for draw in draws for found in draw.substitutions]
+        return _Loaded(collate(samples, keys), substitutions)
 
 
 def _load(
-    stream: _Stream, positions: _Positions, micro_batch: int, workers: int, pin: bool
+    stream: _Stream, positions: _Positions, workers: int, pin: bool, allowance: Allowance
 ) -> Iterator[Batch]:
-    if workers:
-        _check_room(stream, micro_batch, workers)
     loader = DataLoader(
         stream,
         batch_size=None,
@@ -175,18 +181,19 @@ def _load(
         pin_memory=pin,
         generator=torch.Generator(),  # it draws a seed, by default from the trainer's generator
     )
-    loaded = _unwrap(loader)
+    loaded = _unwrap(loader, allowance)
     # Workers that still wait for work at the interpreter's exit would never be joined.
     atexit.register(_close, weakref.ref(loaded))
     return loaded
 
 
-def _unwrap(loader: DataLoader) -> Iterator[Batch]:
+def _unwrap(loader: DataLoader, allowance: Allowance) -> Iterator[Batch]:
     try:
-        for batch in loader:
-            if isinstance(batch, _Failure):
-                raise DataError(batch.sentence)
-            yield batch
+        for loaded in loader:
+            if isinstance(loaded, _Failure):
+                raise DataError(loaded.sentence)
+            allowance.spend(loaded.substitutions)
+            yield loaded.batch
     except (RuntimeError, EOFError, ConnectionError) as error:
         if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
             raise
@@ -201,11 +208,13 @@ def _close(loaded: weakref.ref[Any]) -> None:
         generator.close()
 
 
-def _check_room(stream: _Stream, micro_batch: int, workers: int) -> None:
+def _check_room(
+    sources: Sequence[Source], preprocess: Preprocess, micro_batch: int, workers: int
+) -> None:
     bytes_per_sample = 0
-    for source in stream.sources:
+    for source in sources:
         manifest = source.shard_set.manifest
-        width, height = stream.preprocess.output_size(*manifest.max_size)
+        width, height = preprocess.output_size(*manifest.max_size)
         kinds = [KINDS[member] for member in decoded_members(manifest.members)]
         bytes_per_sample += width * height * sum(_BYTES_PER_PIXEL[kind] for kind in kinds)
     check_shared_memory(bytes_per_sample * micro_batch * workers * PREFETCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
@@ -15,7 +16,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from nets.perceptual import Vgg
+from shards.index import open_shards
+from shards.order import FullOrder
 from tests.launcher.sample import make_source, organza, start, write_recipe
+from tests.shards.sources import flip_byte
 from trainers.checkpoint import find
 
 
@@ -265,6 +269,20 @@ def test_a_damaged_shard_stops_both_processes_with_its_name(shards: Path, tmp_pa
     (damaged / "000000.tar").write_bytes(content[:-1000])
     status, output = organza("train", write_recipe(tmp_path, damaged))
     assert status == 1 and "it was cut or altered" in output, output
+
+
+def test_a_damaged_sample_is_replaced_and_the_run_says_so(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "shards")
+    shard_set = open_shards(tmp_path / "shards")
+    sample = FullOrder([6], seed=0).locate(2)[1]
+    flip_byte(tmp_path / "shards" / "000000.tar", int(shard_set.index["image"].offsets[sample]))
+    recipe = write_recipe(tmp_path, tmp_path / "shards", **SHORT)
+    status, output = organza("train", recipe, "--data.substitutes=1")
+    assert status == 0 and f"{shard_set.keys[sample]}.image.png was cut or altered" in output
+    assert "takes its place at position 2" in output
+    assert "Finished. Damaged samples were replaced 1 times" in output, output
+    (line,) = (tmp_path / "run-coarse" / "substituted" / "00000.jsonl").read_text().splitlines()
+    assert json.loads(line)["position"] == 2
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(shards: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from shards.index import ShardSet, open_shards
 from shards.pack import pack
-from tests.shards.sources import label_source
+from tests.shards.sources import label_source, uneven_source
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +35,12 @@ def large_set(large_source: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     out = tmp_path_factory.mktemp("large") / "set"
     pack(large_source, out, shard_mib=1, workers=1)
     return open_shards(out)
+
+
+@pytest.fixture(scope="session")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Domains A and B with shards of 6, 1, 4, 3, 6 and of 3, 1, 7 pictures, 10 x 8; tests must not
+    change them."""
+    folder = tmp_path_factory.mktemp("uneven")
+    pack(uneven_source(folder / "source"), folder / "set", shard_mib=1, workers=1)
+    return folder / "set"

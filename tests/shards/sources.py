@@ -70,6 +70,19 @@ def domain_source(folder: Path, **sizes: int) -> Path:
     return folder
 
 
+def uneven_source(folder: Path) -> Path:
+    """Two domains; pictures with half a MiB of ballast fill shards of 1 MiB before their time."""
+    random = np.random.default_rng(3)
+    for name, num_pictures, heavy in (("A", 20, (2, 6, 7, 11, 14)), ("B", 11, (1, 3, 4))):
+        (folder / f"train{name}").mkdir(parents=True)
+        for number in range(num_pictures):
+            ballast = bytes(600_000 if number in heavy else 0)
+            row_bytes = random.permutation(240).astype(np.uint8).reshape(8, 30)
+            picture = png(row_bytes, 8, 2, (b"baLa", ballast))
+            (folder / f"train{name}" / f"{number:02d}.png").write_bytes(picture)
+    return folder
+
+
 def png(pixels: np.ndarray, bits: int, colour_type: int, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG as the standard has it, in kinds that Pillow does not write.
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from shards.augment import Preprocess
 from shards.images import decode_sample
 from shards.index import ShardSet, open_shards
-from shards.order import Order
+from shards.order import FullOrder
 from shards.pack import pack
 from shards.reader import Reader
 from shards.records import DataError
@@ -41,7 +41,7 @@ SEED = 11
 def load(shard_set: ShardSet, steps: int, *, world: int = 1, **options) -> list[list[Batch]]:
     """[rank][step * micro-batch]: the first steps of every rank."""
     options = {"global_batch": 4, "micro_batch": 1, "workers": 0, "seed": SEED} | options
-    order = options.pop("order", Order(shard_set.num_samples, SEED))
+    order = options.pop("order", FullOrder([shard_set.num_samples], SEED))
     sources = [Source(shard_set, order)]
     preprocess = options.pop("preprocess", CROP)
     num_micro = options["global_batch"] // world // options["micro_batch"]
@@ -83,11 +83,11 @@ def test_types_and_shapes(packed):
         "inst": (torch.int32, (4, 1, 6, 5)),
         "image": (torch.uint8, (4, 3, 6, 5)),
     }
-    assert batch["keys"] == [packed.keys[Order(13, SEED).locate(n)[1]] for n in range(4)]
+    assert batch["keys"] == [packed.keys[FullOrder([13], SEED).locate(n)[1]] for n in range(4)]
 
 
 def test_pixels_are_those_of_the_files(packed):
-    order = Order(packed.num_samples, SEED)
+    order = FullOrder([packed.num_samples], SEED)
     plain = Preprocess("none", flip=False)
     for position, (key, tensors) in enumerate(
         samples_of(load(packed, 5, preprocess=plain), steps=5)
@@ -178,7 +178,7 @@ def test_the_random_numbers_of_the_trainer_are_left_alone(packed, workers):
 )
 def test_numbers_that_do_not_divide_are_refused_at_once(packed, options, expected):
     with pytest.raises(ValueError, match=expected):
-        batches([Source(packed, Order(13, 0))], CROP, rank=0, seed=0, **options)
+        batches([Source(packed, FullOrder([13], 0))], CROP, rank=0, seed=0, **options)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def two_sizes(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_batch_of_two_sizes_is_refused_with_a_remedy(two_sizes, workers):
-    order = Order(4, 4)  # samples 0, 1, 3, 2
+    order = FullOrder([4], 4)  # samples 0, 1, 3, 2
     with pytest.raises(DataError, match="000 is 12x8 and 003 is 16x8.*mode that crops"):
         load(two_sizes, 1, micro_batch=4, order=order, preprocess=Preprocess(), workers=workers)
     assert len(load(two_sizes, 1, micro_batch=1, order=order, preprocess=Preprocess())[0]) == 4
@@ -203,7 +203,7 @@ def test_a_batch_of_two_sizes_is_refused_with_a_remedy(two_sizes, workers):
 def test_damage_reaches_the_trainer_as_one_sentence(packed, tmp_path, workers):
     copy = tmp_path / "copy"
     shutil.copytree(packed.store.path, copy)
-    order = Order(13, 0)
+    order = FullOrder([13], 0)
     *good, bad = (packed.keys[order.locate(position)[1]] for position in range(8))
     offset = packed.index["label"].offsets[packed.keys.index(bad)]
     flip_byte(copy / "000000.tar", int(offset) + 20)
@@ -232,7 +232,7 @@ def test_shared_memory_is_measured():
 def test_a_killed_worker_is_a_sentence(packed):
     before = descendants(os.getpid())
     stream = batches(
-        [Source(packed, Order(13, 0))], CROP, global_batch=1, micro_batch=1, rank=0, world=1,
+        [Source(packed, FullOrder([13], 0))], CROP, global_batch=1, micro_batch=1, rank=0, world=1,
         workers=1, seed=0,
     )
     next(stream)
