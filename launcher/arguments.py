@@ -69,3 +69,13 @@ def integers(command: str, **options: str) -> dict[str, int]:
 def one_of(command: str, name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(f"{command}: --{name}={value} must be one of {', '.join(known)}.")
+
+
+def pairs(command: str, **options: str) -> dict[str, str]:
+    """The names and values of one option that is written NAME=VALUE,NAME=VALUE."""
+    ((option, text),) = options.items()
+    found = [item.partition("=") for item in text.split(",") if text]
+    for name, _, value in found:
+        if not (name and value):
+            raise ConfigError(f"{command}: --{option}={text} must be NAME=VALUE,NAME=VALUE.")
+    return {name: value for name, _, value in found}

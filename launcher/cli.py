@@ -17,10 +17,11 @@ from launcher import logs
 from launcher.arguments import Plan, integers, one_of, prepared
 from launcher.cluster_commands import ClusterCommands
 from launcher.config import Config, ConfigError
+from launcher.shard_commands import ShardCommands
 from shards.records import DataError
 
 
-class Commands(ClusterCommands):
+class Commands(ShardCommands, ClusterCommands):
     """Organza: GAN image-to-image training, from a folder of images to translated pictures.
 
     Start with `pack`, then `show` a recipe, `train` it, and `translate` new maps. On a cluster,

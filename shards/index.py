@@ -1,31 +1,20 @@
-"""Open a packed set: where in which shard the bytes of every sample lie.
-
-index.json holds columns: keys, the shard of each sample, and for every member its extension,
-offset, size and crc32.
-"""
+"""Open a packed or indexed set, and what is known of it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tarfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from shards.augment import Preprocess
 from shards.census import LabelUse, check_label_uses
 from shards.domains import check_domain, has_domains, read_domains
-from shards.manifest import INDEX_FILE, Manifest, read_manifest
+from shards.index_file import MemberIndex, read_index_file
+from shards.manifest import Manifest, read_manifest
 from shards.records import DataError, size_text
 from shards.stores import Store, open_store
 
-Columns = dict[str, Any]
-_FIELDS = ("extension", "offset", "size", "crc32")
 _PACKED_AS = {
     "labels": ("labels",),
     "pairs": ("pairs", "side-by-side"),
@@ -34,16 +23,6 @@ _PACKED_AS = {
 """Layout that a run reads -> layouts of the sets that give it."""
 _HOW_TO_PACK = {"labels": "labels", "pairs": "pairs or side-by-side", "images": "classes"}
 """Layout that a run reads -> layouts of `pack` that make such a set."""
-
-
-@dataclass(frozen=True, eq=False)
-class MemberIndex:
-    """Where one member of every sample lies: arrays of length num_samples."""
-
-    extensions: tuple[str, ...]
-    offsets: np.ndarray
-    sizes: np.ndarray
-    crc32s: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +70,8 @@ class ShardSet:
         return self.manifest.shards[int(self.shard_numbers[sample])].name
 
     def entry_name(self, sample: int, member: str) -> str:
-        """The name of a member inside its tar: KEY.MEMBER.EXTENSION."""
-        return f"{self.keys[sample]}.{member}.{self.index[member].extensions[sample]}"
+        """The name of a member inside its tar."""
+        return f"{self.keys[sample]}.{self.index[member].suffixes[sample]}"
 
     def names(self, sample: int) -> dict[str, str]:
         """What errors call the files of a sample, by member."""
@@ -155,6 +134,14 @@ def open_domain(location: str | Path, name: str) -> ShardSet:
     return open_set(store.below(name))
 
 
+def open_all(location: str | Path) -> dict[str, ShardSet]:
+    """The sets at `location`: by domain, or under its own name the only one."""
+    store = open_store(location)
+    if has_domains(store):
+        return {name: open_domain(location, name) for name in read_domains(store)}
+    return {Path(str(store)).name: open_set(store)}
+
+
 def open_set(store: Store) -> ShardSet:
     """A set that is whole, as far as names and sizes tell."""
     manifest = read_manifest(store)
@@ -185,70 +172,5 @@ def shard_file_problems(store: Store, manifest: Manifest) -> list[str]:
 
 def read_index(store: Store, manifest: Manifest) -> ShardSet:
     """A set, its shards unseen; DataError if the index is not the packed one."""
-    columns = _index_columns(store, manifest)
-    return ShardSet(
-        store=store,
-        manifest=manifest,
-        keys=tuple(columns["keys"]),
-        shard_numbers=np.array(columns["shards"], dtype=np.int64),
-        index={
-            member: MemberIndex(
-                extensions=tuple(column["extension"]),
-                offsets=np.array(column["offset"], dtype=np.int64),
-                sizes=np.array(column["size"], dtype=np.int64),
-                crc32s=np.array(column["crc32"], dtype=np.int64),
-            )
-            for member, column in columns["members"].items()
-        },
-    )
-
-
-def tar_entries(file: IO[bytes]) -> Iterator[tuple[str, int, bytes]]:
-    """(name, offset of the content, content) of every file in a tar, in its order."""
-    with tarfile.open(fileobj=file, mode="r|") as tar:
-        for entry in tar:
-            content = tar.extractfile(entry)
-            yield entry.name, entry.offset_data, content.read() if content else b""
-
-
-def tar_columns(shard: Path, members: tuple[str, ...]) -> dict[str, Columns]:
-    """The columns of one shard, read from the tar itself."""
-    columns: dict[str, Columns] = {
-        member: {field: [] for field in _FIELDS} for member in members
-    }
-    with open(shard, "rb") as file:
-        for name, offset, content in tar_entries(file):
-            _, member, extension = name.rsplit(".", 2)
-            values = (extension, offset, len(content), zlib.crc32(content))
-            for field, value in zip(_FIELDS, values):
-                columns[member][field].append(value)
-    return columns
-
-
-def index_bytes(
-    members: tuple[str, ...], shard_keys: list[list[str]], shards: list[dict[str, Columns]]
-) -> bytes:
-    """The text of index.json from the keys and the columns of each shard."""
-    content = {
-        "keys": [key for keys in shard_keys for key in keys],
-        "shards": [number for number, keys in enumerate(shard_keys) for _ in keys],
-        "members": {
-            member: {
-                field: [value for shard in shards for value in shard[member][field]]
-                for field in _FIELDS
-            }
-            for member in members
-        },
-    }
-    return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
-
-
-def _index_columns(store: Store, manifest: Manifest) -> Columns:
-    file = store.where(INDEX_FILE)
-    try:
-        data = store.read(INDEX_FILE)
-    except FileNotFoundError as error:
-        raise DataError(f"{file} is missing: restore it or pack the set anew") from error
-    if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
-        raise DataError(f"{file} was cut or altered after packing: restore it or pack anew")
-    return json.loads(data)
+    index = read_index_file(store, manifest)
+    return ShardSet(store, manifest, index.keys, index.shard_numbers, index.members)

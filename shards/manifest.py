@@ -14,7 +14,7 @@ from shards.stores import Store
 MANIFEST_FILE = "manifest.json"
 INDEX_FILE = "index.json"
 FORMAT = "organza-shards"
-VERSION = 1
+VERSION = 2
 _SHARD_NAME = re.compile(r"\w[\w.+-]*\.tar")
 
 
@@ -83,26 +83,42 @@ def to_bytes(
 def read_manifest(store: Store) -> Manifest:
     """The manifest of a set; DataError if it is missing, altered or foreign."""
     content = read_sealed(store, MANIFEST_FILE, FORMAT, VERSION)
-    for shard in content["shards"]:
-        if not _SHARD_NAME.fullmatch(shard["file"]):  # a name is not yet a path
-            raise DataError(f"{store.where(MANIFEST_FILE)}: {shard['file']!r} names no tar file")
-    return _manifest(content)
+    file = store.where(MANIFEST_FILE)
+    try:
+        manifest = _manifest(content)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{file} is no manifest of this format ({error!r}): pack anew") from error
+    for shard in manifest.shards:
+        check_shard_name(shard.name, file)  # a name is not yet a path
+    return manifest
+
+
+def check_shard_name(name: str, where: str) -> None:
+    """Raise DataError unless a shard may be called so; `where` says who does."""
+    if not _SHARD_NAME.fullmatch(name):
+        raise DataError(
+            f"{where}: {name!r} cannot be a shard: its name must end in .tar and otherwise hold "
+            f"letters, digits, dots, plus, minus or underscores; rename it"
+        )
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
-    assert content["layout"] in LAYOUTS, content["layout"]
+    if not set(content["members"]) <= set(LAYOUTS[content["layout"]]):
+        raise ValueError(content["members"])
     return Manifest(
         layout=content["layout"],
         members=tuple(content["members"]),
-        num_samples=content["num_samples"],
+        num_samples=int(content["num_samples"]),
         shards=tuple(
-            ShardFile(shard["file"], shard["samples"], shard["bytes"], shard["sha256"])
+            ShardFile(
+                str(shard["file"]), int(shard["samples"]), int(shard["bytes"]), shard["sha256"]
+            )
             for shard in content["shards"]
         ),
         index_sha256=content["index_sha256"],
-        sizes=tuple((width, height, count) for width, height, count in content["sizes"]),
-        min_size=tuple(content["min_size"]),
-        max_size=tuple(content["max_size"]),
+        sizes=tuple((int(width), int(height), int(n)) for width, height, n in content["sizes"]),
+        min_size=_size(*content["min_size"]),
+        max_size=_size(*content["max_size"]),
         conversions=content.get("conversions", {}),
         label_ids={
             int(label_id): LabelUse(use["pixels"], use["first_key"])
@@ -110,3 +126,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         },
         fingerprint=content["fingerprint"],
     )
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    return int(width), int(height)

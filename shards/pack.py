@@ -21,7 +21,8 @@ from pathlib import Path
 from shards.arrangements import DOMAIN_LAYOUTS, choose_layout
 from shards.census import Census, check_label_uses
 from shards.domains import DOMAINS_FILE, read_domains, write_domains
-from shards.index import ShardSet, index_bytes, open_domain, open_shards
+from shards.index import ShardSet, open_domain, open_shards
+from shards.index_file import index_bytes
 from shards.layouts import find_domains, find_records
 from shards.manifest import INDEX_FILE, MANIFEST_FILE, read_manifest, to_bytes
 from shards.processes import Progress, run_jobs

@@ -23,7 +23,7 @@ def fingerprint_of(content: dict[str, Any]) -> str:
     """sha256 of all entries but the fingerprint itself."""
     rest = {name: value for name, value in content.items() if name != "fingerprint"}
     canonical = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
 
 
 def read_sealed(store: Store, name: str, format_name: str, version: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from shards.census import Census, LabelUse, label_histogram
 from shards.images import check_checksums, decode_sample, extension
-from shards.index import Columns, tar_columns
+from shards.index_file import Columns, tar_columns
 from shards.manifest import ShardFile, shard_name
 from shards.processes import Tick
 from shards.records import DataError, Record, check_label_ids
@@ -103,7 +103,8 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
         with _tar_writer(sink) as writer:
             for record in job.records:
                 files = _read_files(record)
-                _examine(record, files, job.num_labels, census)
+                names = {member: str(path) for member, path in record.files.items()}
+                examine(record.key, files, names, job.num_labels, census)
                 writer.write(_tar_sample(record, files))
                 tick()
         file.flush()
@@ -116,16 +117,17 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
     )
 
 
-def _examine(
-    record: Record, files: dict[str, bytes], num_labels: int | None, census: Census
+def examine(
+    key: str, files: dict[str, bytes], names: dict[str, str], num_labels: int | None, census: Census
 ) -> None:
-    names = {member: str(path) for member, path in record.files.items()}
+    """Decode a sample and count it in `census`; DataError, by one of `names`, for what is wrong
+    with a file."""
     for member, data in files.items():
         check_checksums(data, names[member])
     pixels = decode_sample(files, names)
     if num_labels is not None and "label" in pixels:
         check_label_ids(label_histogram(pixels["label"]), num_labels, names["label"])
-    census.add(record.key, files, pixels)
+    census.add(key, files, pixels)
 
 
 def _read_files(record: Record) -> dict[str, bytes]:
@@ -169,7 +171,7 @@ class _HashingSink:
 def _receipt_bytes(receipt: Receipt) -> bytes:
     content = {
         "file": vars(receipt.file),
-        "columns": receipt.columns,
+        "index": receipt.columns,
         "sizes": [[*size, count] for size, count in receipt.census.sizes.items()],
         "conversions": [[*converted, n] for converted, n in receipt.census.conversions.items()],
         "label_ids": {
@@ -189,7 +191,7 @@ def _parse_receipt(data: bytes) -> Receipt:
         census.conversions[member, kind] = count
     for label_id, use in content["label_ids"].items():
         census.label_ids[int(label_id)] = LabelUse(*use)
-    return Receipt(ShardFile(**content["file"]), content["columns"], census)
+    return Receipt(ShardFile(**content["file"]), content["index"], census)
 
 
 @contextmanager

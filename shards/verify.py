@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,13 @@ import numpy as np
 from shards.census import Census
 from shards.domains import check_domain, has_domains, read_domains
 from shards.images import decode_sample
-from shards.index import ShardSet, read_index, shard_file_problems, tar_entries
+from shards.index import ShardSet, read_index, shard_file_problems
 from shards.manifest import read_manifest
 from shards.processes import Progress, Tick, run_jobs
 from shards.reader import Reader
 from shards.records import DataError
 from shards.stores import Store, open_store
+from shards.tars import TarFile, tar_files
 
 MAX_LISTED = 10
 """Problems listed per shard: a bad disk would give thousands."""
@@ -114,29 +114,28 @@ def _check_shard(job: tuple[ShardSet, int], tick: Tick) -> _ShardCheck:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != shard.sha256:
         problems.append(f"{where} was altered after packing (its sha256 is wrong): restore it")
-    if _expected_entries(shard_set, samples) != _found_entries(store, shard.name):
-        problems.append(f"{where} does not hold the files that the index lists: restore it")
+    problems += _missing_files(shard_set, number, samples)
     return _ShardCheck(_shortened(problems, where), census)
 
 
-def _expected_entries(shard_set: ShardSet, samples: list[int]) -> list[tuple[str, int, int]]:
-    return [
-        (
-            shard_set.entry_name(sample, member),
-            int(shard_set.index[member].offsets[sample]),
-            int(shard_set.index[member].sizes[sample]),
-        )
-        for sample in samples
-        for member in sorted(shard_set.members)
-    ]
-
-
-def _found_entries(store: Store, name: str) -> list[tuple[str, int, int]]:
+def _missing_files(shard_set: ShardSet, number: int, samples: list[int]) -> list[str]:
+    """Whether the tar holds what the index lists; a tar of others may hold more."""
+    store, name = shard_set.store, shard_set.manifest.shards[number].name
+    where = store.where(name)
     try:
         with store.open(name) as file:
-            return [(name, offset, len(content)) for name, offset, content in tar_entries(file)]
-    except tarfile.TarError:
-        return []  # not even a tar: it holds none of the files
+            found = set(tar_files(file, where))
+    except DataError as error:
+        return [str(error)]
+    listed = {
+        TarFile(shard_set.entry_name(sample, member), int(offsets[sample]), int(sizes[sample]))
+        for member in shard_set.members
+        for offsets, sizes in [(shard_set.index[member].offsets, shard_set.index[member].sizes)]
+        for sample in samples
+    }
+    if listed <= found:
+        return []
+    return [f"{where} does not hold the files that the index lists: restore it"]
 
 
 def _shortened(problems: list[str], where: str) -> list[str]:

@@ -191,5 +191,5 @@ def test_foreign_manifests(copy):
     with pytest.raises(DataError, match="not the manifest of a packed set"):
         open_shards(copy)
     (copy / "manifest.json").write_text('{"format": "organza-shards", "version": 9}')
-    with pytest.raises(DataError, match="format version 9, but this program reads 1"):
+    with pytest.raises(DataError, match="format version 9, but this program reads 2"):
         open_shards(copy)

@@ -1,0 +1,52 @@
+"""`index` and `dali`: tars of other programs become sets, and sets are told to DALI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from launcher.packing import conversion_lines
+from launcher.terminal import progress_bar
+
+
+def index(
+    shards: Sequence[str], members: Mapping[str, str], num_labels: int, workers: int
+) -> None:
+    """Index tars in place and say what was taken for what; 0 labels: any, 0 workers: one per
+    core."""
+    from shards.foreign import index_shards
+
+    bar, move = progress_bar("indexing")
+    with bar:
+        indexed = index_shards(
+            shards,
+            members=members,
+            num_labels=num_labels or None,
+            workers=workers or None,
+            progress=move,
+        )
+    shard_set = indexed.shard_set
+    taken = ", ".join(f"{member} = .{ending}" for ending, member in indexed.endings.items())
+    unchanged = "" if indexed.is_new else " The same index was there already."
+    print(
+        f"{shard_set.store}: {shard_set.num_samples} samples in {len(shard_set.manifest.shards)} "
+        f"shards, layout {shard_set.layout} ({taken}).{unchanged}"
+    )
+    if indexed.others:
+        listed = ", ".join(f"{count} .{ending}" for ending, count in indexed.others.most_common())
+        print(f"Other files are not read: {listed}.")
+    for line in conversion_lines(shard_set):
+        print(line)
+
+
+def dali(shards: str, out: Path) -> None:
+    """Write the .idx files of a set, or of all domains into folders of their names."""
+    from shards.dali import write_dali
+    from shards.domains import has_domains
+    from shards.index import open_all
+    from shards.stores import open_store
+
+    several = has_domains(open_store(shards))
+    for name, shard_set in open_all(shards).items():
+        paths = write_dali(shard_set, out / name if several else out)
+        print(f"{shard_set.store}: {len(paths)} files for DALI: {paths[0]} ...")

@@ -1,0 +1,57 @@
+"""Commands on tars that are there already; each returns a plan, as in launcher/cli.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from launcher.arguments import Plan, integers, pairs
+
+
+class ShardCommands:
+    def index(
+        self, *shards: str, members: str = "", num_labels: str = "", workers: str = "0"
+    ) -> Plan:
+        """Make plain webdataset tars of any origin a set, where they lie.
+
+        Writes index.json and manifest.json beside the tars, which stay as they are; then `verify`,
+        `stats` and `train` read their folder like a packed one. Every image is checked as by `pack`.
+
+        Without --members the endings tell: jpg or png alone is the image; seg.png, label.png,
+        inst.png, image.jpg, a.jpg + b.jpg, ab.jpg say what they are. Other files are ignored.
+
+        Args:
+            shards: the folder of the tars, or all of them; patterns like {000000..000146}.tar may
+                be quoted or not.
+            members: MEMBER=ENDING with commas between: label=seg.png,inst=inst.png,image=jpg, or
+                a=..., b=...; or ab=...; or image=... alone.
+            num_labels: refuse label ids that are not below this number.
+            workers: processes; 0 for one per core.
+        """
+        from launcher import interchange
+
+        endings = pairs("index", members=members)
+        counts = integers("index", num_labels=num_labels or "0", workers=workers)
+        return Plan(lambda: interchange.index(shards, endings, **counts))
+
+    def dali(self, shards: str, out: str = "") -> Plan:
+        """Write an index for NVIDIA DALI's webdataset reader (.idx, v1.2) for every tar of a set.
+
+        Args:
+            shards: folder made by `pack` or `index`: a set, or several domains.
+            out: folder for the .idx files; beside the tars by default.
+        """
+        from launcher import interchange
+
+        return Plan(lambda: interchange.dali(shards, Path(out or shards)))
+
+    def stats(self, shards: str, picture: str = "") -> Plan:
+        """What a set holds, what of it may hurt training, and a picture of some of its samples.
+
+        Args:
+            shards: folder made by `pack` or `index`: a set, or several domains.
+            picture: PNG file for the samples, label and instance maps in colours; by default
+                NAME-samples.png in the current folder.
+        """
+        from launcher import statistics
+
+        return Plan(lambda: statistics.stats(shards, Path(picture) if picture else None))
