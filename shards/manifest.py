@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.census import LabelUse
-from shards.records import LAYOUTS, DataError
+from shards.records import DataError, fits
 from shards.sealed import read_sealed, seal
 from shards.stores import Store
 
@@ -103,7 +103,7 @@ def check_shard_name(name: str, where: str) -> None:
 
 
 def _manifest(content: dict[str, Any]) -> Manifest:
-    if not set(content["members"]) <= set(LAYOUTS[content["layout"]]):
+    if not fits(content["members"], content["layout"]):
         raise ValueError(content["members"])
     return Manifest(
         layout=content["layout"],

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shards.records import KINDS, LAYOUTS, OPTIONAL_MEMBERS, DataError
+from shards.records import KINDS, LAYOUTS, DataError, fits
 from shards.source_files import IMAGE_SUFFIXES
 from shards.tar_samples import TarSample
 from shards.tars import TarFile
@@ -64,8 +64,8 @@ def choose_members(endings: Counter[str], wanted: Mapping[str, str], where: str)
     members are those of no layout."""
     by_ending = _asked(wanted, endings, where) if wanted else _guessed(endings)
     members = set(by_ending.values())
-    for layout, names in LAYOUTS.items():
-        if set(names) - OPTIONAL_MEMBERS <= members <= set(names):
+    for layout in LAYOUTS:
+        if fits(members, layout):
             return Members(layout, by_ending)
     layouts = "; ".join(" + ".join(names) for names in LAYOUTS.values())
     raise DataError(

@@ -8,6 +8,7 @@ copied into the shards unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,12 @@ KINDS = {"label": "label", "inst": "inst", "image": "rgb", "a": "rgb", "b": "rgb
 def decoded_members(members: tuple[str, ...]) -> tuple[str, ...]:
     """The members that a sample has once its files are decoded."""
     return tuple(part for member in members for part in HALVES.get(member, (member,)))
+
+
+def fits(members: Collection[str], layout: str) -> bool:
+    """Whether samples of a layout may have just these members."""
+    known = set(LAYOUTS[layout])
+    return known - OPTIONAL_MEMBERS <= set(members) <= known
 
 
 class DataError(Exception):

@@ -287,11 +287,29 @@ def test_tars_that_were_joined_or_compressed(copy):
         index(copy)
 
 
-def test_a_header_that_leads_back_does_not_hang(tmp_path):
-    entry = tarfile.TarInfo("0.jpg")
-    entry.size = -1024
-    head = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
-    (tmp_path / "a.tar").write_bytes(bytes(head) + bytes(2048))
+def block(name: str, kind: bytes, size: int) -> bytes:
+    return header(name, kind, size).tobuf(tarfile.GNU_FORMAT)
+
+
+SPARSE = bytearray(block("0.jpg", tarfile.GNUTYPE_SPARSE, 0))
+SPARSE[482] = 1  # "the map goes on in the next block", and there is none
+SPARSE[148:156] = b"%06o\0 " % (sum(SPARSE[:148]) + 8 * 32 + sum(SPARSE[156:]))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        block("0.jpg", tarfile.REGTYPE, 0) + block(".1", tarfile.REGTYPE, -512) + bytes(1024),
+        block("0", tarfile.GNUTYPE_LONGNAME, 0) * 1200 + bytes(1024),
+        block("0", tarfile.GNUTYPE_LONGNAME, 2**63) + bytes(1024),
+        block("0", tarfile.GNUTYPE_LONGNAME, 2**62) + bytes(1024),
+        bytes(SPARSE),
+        block("0.jpg", tarfile.REGTYPE, 2**40) + bytes(1024),
+    ],
+    ids=["round for ever", "deep", "huge", "large", "sparse", "beyond the end"],
+)
+def test_headers_made_to_harm(data, tmp_path):
+    (tmp_path / "a.tar").write_bytes(data)
     with pytest.raises(DataError, match="a.tar"):
         index(tmp_path)
 
