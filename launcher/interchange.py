@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launcher.packing import conversion_lines
 from launcher.terminal import progress_bar
+
+if TYPE_CHECKING:
+    from shards.foreign import Indexed
 
 
 def index(
@@ -15,28 +19,37 @@ def index(
     """Index tars in place and say what was taken for what; 0 labels: any, 0 workers: one per
     core."""
     from shards.foreign import index_shards
+    from shards.foreign_domains import domain_folders, index_domains
 
+    folders = domain_folders(shards)
     bar, move = progress_bar("indexing")
     with bar:
-        indexed = index_shards(
-            shards,
-            members=members,
-            num_labels=num_labels or None,
-            workers=workers or None,
-            progress=move,
+        options = {
+            "members": members,
+            "num_labels": num_labels or None,
+            "workers": workers or None,
+            "progress": move,
+        }
+        found = (
+            index_domains(folders, **options) if folders else [index_shards(shards, **options)]
         )
+    for indexed in found:
+        print("\n".join(told(indexed)))
+
+
+def told(indexed: Indexed) -> Iterator[str]:
+    """What was taken for what, line by line."""
     shard_set = indexed.shard_set
     taken = ", ".join(f"{member} = .{ending}" for ending, member in indexed.endings.items())
     unchanged = "" if indexed.is_new else " The same index was there already."
-    print(
+    yield (
         f"{shard_set.store}: {shard_set.num_samples} samples in {len(shard_set.manifest.shards)} "
         f"shards, layout {shard_set.layout} ({taken}).{unchanged}"
     )
     if indexed.others:
         listed = ", ".join(f"{count} .{ending}" for ending, count in indexed.others.most_common())
-        print(f"Other files are not read: {listed}.")
-    for line in conversion_lines(shard_set):
-        print(line)
+        yield f"Other files are not read: {listed}."
+    yield from conversion_lines(shard_set)
 
 
 def dali(shards: str, out: Path) -> None:

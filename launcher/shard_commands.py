@@ -21,7 +21,7 @@ class ShardCommands:
 
         Args:
             shards: the folder of the tars, or all of them; patterns like {000000..000146}.tar may
-                be quoted or not.
+                be quoted or not. A folder of such folders becomes a set for each, as domains.
             members: MEMBER=ENDING with commas between: label=seg.png,inst=inst.png,image=jpg, or
                 a=..., b=...; or ab=...; or image=... alone.
             num_labels: refuse label ids that are not below this number.

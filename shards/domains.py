@@ -36,16 +36,27 @@ def has_domains(store: Store) -> bool:
 
 def write_domains(path: Path, fingerprints: dict[str, str], work: Path) -> None:
     """Declare the sets in folder `path` finished: by domain, in order, their fingerprints."""
+    write_atomically(path / DOMAINS_FILE, domains_bytes(fingerprints), work)
+
+
+def domains_bytes(fingerprints: dict[str, str]) -> bytes:
+    """The text of domains.json."""
     domains = [{"name": name, "fingerprint": value} for name, value in fingerprints.items()]
-    write_atomically(path / DOMAINS_FILE, seal({"domains": domains}, FORMAT, VERSION), work)
+    return seal({"domains": domains}, FORMAT, VERSION)
 
 
 def read_domains(store: Store) -> dict[str, str]:
     """Domain -> fingerprint of its set, in order; DataError if the file is missing or foreign."""
     content = read_sealed(store, DOMAINS_FILE, FORMAT, VERSION)
-    fingerprints = {domain["name"]: domain["fingerprint"] for domain in content["domains"]}
+    file = store.where(DOMAINS_FILE)
+    try:
+        fingerprints = {str(one["name"]): one["fingerprint"] for one in content["domains"]}
+    except (LookupError, TypeError) as error:
+        raise DataError(f"{file} is no list of domains ({error!r}): pack them anew") from error
+    if not fingerprints:
+        raise DataError(f"{file} lists no domains: pack them anew")
     for name in fingerprints:
-        check_domain_name(name, f"{store.where(DOMAINS_FILE)}: {name}")  # a name is not yet a path
+        check_domain_name(name, f"{file}: {name}")  # a name is not yet a path
     return fingerprints
 
 

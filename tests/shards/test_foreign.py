@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from shards.foreign import Indexed, index_shards
+from shards.foreign_domains import domain_folders, index_domains
 from shards.images import decode_sample
-from shards.index import ShardSet, open_shards
+from shards.index import ShardSet, open_domain, open_shards
 from shards.reader import Reader
 from shards.records import DataError
 from shards.tar_names import MAX_NAMES, expand
@@ -285,6 +286,24 @@ def test_tars_that_were_joined_or_compressed(copy):
     shard.rename(copy / "train-0001.tar.gz")
     with pytest.raises(DataError, match="train-0001.tar.gz is compressed"):
         index(copy)
+
+
+def test_folders_of_tars_become_domains(tmp_path):
+    for name, numbers in (("horse", (0, 1)), ("zebra", (2,))):
+        write_tar(tmp_path / name / "a.tar", [(f"{n}.jpg", photo(n)) for n in numbers])
+    (tmp_path / "notes").mkdir()
+    folders = domain_folders([str(tmp_path)])
+    assert [folder.name for folder in folders] == ["horse", "zebra"]
+    assert domain_folders([str(tmp_path / "horse")]) == domain_folders([str(tmp_path / "x")]) == []
+    for _ in range(2):
+        index_domains(folders, members={}, workers=1)
+        assert open_domain(tmp_path, "horse").num_samples == 2
+        assert verify(tmp_path, workers=1).problems == ()
+    with pytest.raises(DataError, match="domains.json is of other domains"):
+        index_domains(folders[:1], members={}, workers=1)
+    write_tar(tmp_path / "pairs/a.tar", [("0.a.jpg", A), ("0.b.jpg", B)])
+    with pytest.raises(DataError, match="pairs holds samples of layout pairs, but a domain is"):
+        index_domains(domain_folders([str(tmp_path)]), members={}, workers=1)
 
 
 def block(name: str, kind: bytes, size: int) -> bytes:

@@ -21,7 +21,7 @@ from shards.index import ShardSet, open_shards
 from shards.pack import pack
 from shards.reader import Reader
 from shards.records import DataError
-from shards.sealed import fingerprint_of
+from shards.sealed import fingerprint_of, seal
 from shards.verify import verify
 from tests.shards.foreign import street_tars, write_tar
 from tests.shards.sources import encoded, label_source
@@ -179,6 +179,13 @@ def test_files_of_a_wrong_shape_with_right_checksums(name, small, tmp_path):
             verify(copy, workers=1)
         except DataError as error:
             assert "\n" not in str(error), case
+
+
+@pytest.mark.parametrize("content", [{}, {"domains": 3}, {"domains": [{"name": 3}]}])
+def test_domains_of_a_wrong_shape(content, tmp_path):
+    (tmp_path / "domains.json").write_bytes(seal(content, "organza-domains", 1))
+    with pytest.raises(DataError, match="domains.json is no list of domains"):
+        verify(tmp_path, workers=1)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,18 @@ def test_stock_webdataset_reads_the_pixels(labels_source, packed):
             assert (np.asarray(pixels) == np.asarray(original)).all(), (key, folder)
 
 
+def test_stock_webdataset_reads_many_shards_by_a_pattern(large_source, large_set):
+    """Two lines, as its manual has them."""
+    url = str(large_set.store.path / "{000000..000027}.tar")
+    dataset = webdataset.WebDataset(url, shardshuffle=False).decode("rgb8")
+    samples = list(dataset.to_tuple("__key__", "image.png;image.jpg", "label.png"))
+    assert [key for key, *_ in samples] == list(large_set.keys)
+    for key, image, label in samples[::9]:
+        assert (image == np.asarray(Image.open(large_source / f"train_img/{key}.png"))).all()
+        ids = np.asarray(Image.open(large_source / f"train_label/{key}.png"))
+        assert (label == ids[..., None]).all()  # rgb8 repeats grey in three channels
+
+
 def test_stock_webdataset_reads_nested_keys(tmp_path):
     for name in ("x/1", "y/1", "y/" + "long" * 40):
         for side in "AB":

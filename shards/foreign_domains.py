@@ -1,0 +1,69 @@
+"""Index the tars of several domains: a folder without tars, whose sub-folders hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from shards.domains import DOMAINS_FILE, check_domain_name, domains_bytes
+from shards.foreign import Indexed, index_shards
+from shards.processes import Progress
+from shards.records import DataError
+from shards.sealed import write_atomically
+from shards.shard_writer import disk_errors
+from shards.source_files import sub_folders
+
+
+def domain_folders(shards: Sequence[str]) -> list[Path]:
+    """The sub-folders with tars, if a user named one folder that holds none itself; else none."""
+    if len(shards) != 1 or not Path(shards[0]).is_dir() or any(Path(shards[0]).glob("*.tar")):
+        return []
+    folders = [Path(shards[0], name) for name in sub_folders(Path(shards[0]))]
+    return [folder for folder in folders if any(folder.glob("*.tar"))]
+
+
+def index_domains(
+    folders: Sequence[Path],
+    *,
+    members: Mapping[str, str],
+    num_labels: int | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> list[Indexed]:
+    """Index each folder as index_shards() does, then declare them the domains of their parent.
+
+    Raises DataError, too, if a folder holds other samples than single pictures, or if other domains
+    were declared before."""
+    for folder in folders:
+        check_domain_name(folder.name, str(folder))
+    found = [
+        index_shards(
+            [str(folder)],
+            members=members,
+            num_labels=num_labels,
+            workers=workers,
+            progress=progress,
+        )
+        for folder in folders
+    ]
+    for folder, indexed in zip(folders, found):
+        if indexed.shard_set.layout != "images":
+            raise DataError(
+                f"{folder} holds samples of layout {indexed.shard_set.layout}, but a domain is of "
+                f"single pictures: index it alone, or say which with --members=image=ENDING"
+            )
+    _declare(folders[0].parent / DOMAINS_FILE, found)
+    return found
+
+
+def _declare(path: Path, found: Sequence[Indexed]) -> None:
+    text = domains_bytes(
+        {Path(str(indexed.shard_set.store)).name: indexed.shard_set.fingerprint for indexed in found}
+    )
+    if not path.exists():
+        with disk_errors(path):
+            write_atomically(path, text, path.parent)
+    elif path.read_bytes() != text:
+        raise DataError(
+            f"{path} is of other domains: if no run needs it any more, delete it and index again"
+        )
