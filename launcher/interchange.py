@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher.packing import conversion_lines
 from launcher.terminal import progress_bar
-
-if TYPE_CHECKING:
-    from shards.foreign import Indexed
+from shards.dali import write_dali
+from shards.domains import has_domains
+from shards.foreign import Indexed, index_shards
+from shards.foreign_domains import domain_folders, index_domains
+from shards.index import open_all
+from shards.stores import open_store
 
 
 def index(
@@ -18,9 +20,6 @@ def index(
 ) -> None:
     """Index tars in place and say what was taken for what; 0 labels: any, 0 workers: one per
     core."""
-    from shards.foreign import index_shards
-    from shards.foreign_domains import domain_folders, index_domains
-
     folders = domain_folders(shards)
     bar, move = progress_bar("indexing")
     with bar:
@@ -54,11 +53,6 @@ def told(indexed: Indexed) -> Iterator[str]:
 
 def dali(shards: str, out: Path) -> None:
     """Write the .idx files of a set, or of all domains into folders of their names."""
-    from shards.dali import write_dali
-    from shards.domains import has_domains
-    from shards.index import open_all
-    from shards.stores import open_store
-
     several = has_domains(open_store(shards))
     for name, shard_set in open_all(shards).items():
         paths = write_dali(shard_set, out / name if several else out)

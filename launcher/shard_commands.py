@@ -13,8 +13,8 @@ class ShardCommands:
     ) -> Plan:
         """Make plain webdataset tars of any origin a set, where they lie.
 
-        Writes index.json and manifest.json beside the tars, which stay as they are; then `verify`,
-        `stats` and `train` read their folder like a packed one. Every image is checked as by `pack`.
+        Writes index.json and manifest.json beside the tars, which stay as they are; then `train`,
+        `verify` and `stats` read their folder like a packed one. Images are checked as by `pack`.
 
         Without --members the endings tell: jpg or png alone is the image; seg.png, label.png,
         inst.png, image.jpg, a.jpg + b.jpg, ab.jpg say what they are. Other files are ignored.

@@ -26,7 +26,8 @@ def stats(location: str, picture: Path | None) -> None:
         raise ConfigError(f"stats: --picture={picture} must end in .png.")
     sets = open_all(location)
     for name, shard_set in sets.items():
-        print(table([name, ""], [*facts(shard_set), *(("attention", c) for c in concerns(shard_set))]))
+        attention = [("attention", sentence) for sentence in concerns(shard_set)]
+        print(table([name, ""], [*facts(shard_set), *attention]))
         if shard_set.label_ids:
             print(table(["label id", "pixels", "first in"], label_rows(shard_set)))
         print()

@@ -97,4 +97,4 @@ def check_label_uses(label_ids: dict[int, LabelUse], num_labels: int, where: obj
     beyond = {i: use.num_pixels for i, use in label_ids.items() if i >= num_labels}
     if beyond:
         first_key = label_ids[min(beyond)].first_key
-        check_label_ids(beyond, num_labels, f"{where}: {first_key}.label.png (and maybe others)")
+        check_label_ids(beyond, num_labels, f"{where}: the label map of {first_key} (and maybe others)")

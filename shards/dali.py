@@ -1,7 +1,7 @@
 """Index files for NVIDIA DALI's webdataset reader, as its tool wds2idx writes them (v1.2).
 
-The first line is "v1.2 SAMPLES"; then comes a line for each sample with "SUFFIX OFFSET SIZE NAME" of
-every file that it has in the tar, separated by blanks.
+The first line is "v1.2 SAMPLES"; then comes a line for each sample with "SUFFIX OFFSET SIZE NAME"
+of every file that it has in the tar, separated by blanks.
 """
 
 from __future__ import annotations

@@ -166,7 +166,7 @@ def _check_keys(listings: list[_Listing]) -> None:
             if sample.key in homes:
                 raise DataError(
                     f"{listing.path} and {homes[sample.key].name} both hold the key "
-                    f"{sample.key!r}: keys name samples, so write one of the shards anew with others"
+                    f"{sample.key!r}: keys name samples; write one of the shards anew with others"
                 )
             homes[sample.key] = listing.path
 

@@ -57,9 +57,8 @@ def index_domains(
 
 
 def _declare(path: Path, found: Sequence[Indexed]) -> None:
-    text = domains_bytes(
-        {Path(str(indexed.shard_set.store)).name: indexed.shard_set.fingerprint for indexed in found}
-    )
+    sets = [indexed.shard_set for indexed in found]
+    text = domains_bytes({Path(str(one.store)).name: one.fingerprint for one in sets})
     if not path.exists():
         with disk_errors(path):
             write_atomically(path, text, path.parent)

@@ -160,7 +160,7 @@ def shard_file_problems(store: Store, manifest: Manifest) -> list[str]:
         elif size != shard.num_bytes:
             problems.append(
                 f"{file} has {size} bytes, the manifest says {shard.num_bytes}: it was cut or "
-                f"altered; restore it or pack the set anew"
+                f"altered; restore it, or pack or index the set anew"
             )
     expected = {shard.name for shard in manifest.shards}
     for name in store.tars():

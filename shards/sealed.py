@@ -43,7 +43,7 @@ def read_sealed(store: Store, name: str, format_name: str, version: int) -> dict
     if content.get("version") != version:
         raise DataError(
             f"{file} has format version {content.get('version')}, but this program reads "
-            f"{version}: pack the set anew"
+            f"{version}: `index` the set where it lies, or pack it anew"
         )
     if content.get("fingerprint") != fingerprint_of(content):
         raise DataError(f"{file} was altered after packing (its fingerprint is wrong): pack anew")

@@ -43,7 +43,7 @@ def tar_files(file: IO[bytes], where: str) -> Iterator[TarFile]:
                     yield TarFile(entry.name, entry.offset_data, entry.size)
             end = tar.offset
     except _BROKEN as error:
-        raise DataError(f"{where} is no whole, plain tar ({error}): restore or replace it") from error
+        raise DataError(f"{where} is no whole, plain tar ({error}): restore it") from error
     if file.seekable():
         _check_end(file, end, where)
 
@@ -62,8 +62,8 @@ def _check_entry(entry: tarfile.TarInfo, where: str) -> None:
     plain = entry.isfile() and not entry.issparse()
     if not plain and not entry.isdir():
         raise DataError(
-            f"{where}: {entry.name!r} is a link, a device or a sparse file: write the tar anew from "
-            f"plain files (tar --hard-dereference --dereference)"
+            f"{where}: {entry.name!r} is a link, a device or a sparse file: write the tar anew "
+            f"from plain files (tar --hard-dereference --dereference)"
         )
 
 

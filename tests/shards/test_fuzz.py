@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 from shards.foreign import index_shards
-from shards.images import check_checksums, check_header, conversion, decode, decode_sample, extension
+from shards.images import (
+    check_checksums,
+    check_header,
+    conversion,
+    decode,
+    decode_sample,
+    extension,
+)
 from shards.index import ShardSet, open_shards
 from shards.pack import pack
 from shards.reader import Reader

@@ -54,7 +54,7 @@ def test_wrong_needs_are_refused(packed, tmp_path):
     use = packed.label_ids[highest]
     with pytest.raises(DataError) as caught:
         packed.require("labels", num_labels=highest)
-    expected = f"{use.first_key}.label.png (and maybe others): {use.num_pixels} pixels"
+    expected = f"label map of {use.first_key} (and maybe others): {use.num_pixels} pixels"
     assert expected in str(caught.value)
     assert f"label id {highest}," in str(caught.value)
     pack(label_source(tmp_path / "source", 1, inst=False), tmp_path / "out", workers=1)
