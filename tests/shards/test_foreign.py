@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import gzip
 import io
 import json
 import os
@@ -21,7 +20,6 @@ from shards.images import decode_sample
 from shards.index import ShardSet, open_domain, open_shards
 from shards.reader import Reader
 from shards.records import DataError
-from shards.tar_names import MAX_NAMES, expand
 from shards.verify import verify
 from tests.shards.foreign import label, photo, street_tars, write_tar
 from tests.shards.sources import contents, encoded
