@@ -134,8 +134,8 @@ def _check_replaceable(folder: Path) -> None:
     for name, is_ours in ours.items():
         if not is_ours:
             raise DataError(
-                f"{folder / name} was written by another program: move it elsewhere, the index of "
-                f"the tars needs its place"
+                f"{folder / name} is damaged or was written by another program: move it elsewhere, "
+                f"the index of the tars needs its place"
             )
 
 
@@ -217,22 +217,27 @@ def _commit(
         hashlib.sha256(index).hexdigest(),
         census.to_json(),
     )
-    if _is_there(folder / MANIFEST_FILE, manifest) and _is_there(folder / INDEX_FILE, index):
+    texts = {INDEX_FILE: index, MANIFEST_FILE: manifest}
+    if all(_holds(folder / name, text) for name, text in texts.items()):
         return False
+    _check_outdated(folder / MANIFEST_FILE, manifest)
     with disk_errors(folder):
-        write_atomically(folder / INDEX_FILE, index, work)
-        write_atomically(folder / MANIFEST_FILE, manifest, work)
+        for name, text in texts.items():
+            write_atomically(folder / name, text, work)
     return True
 
 
-def _is_there(path: Path, text: bytes) -> bool:
-    """Whether a file has this content; DataError if it is a manifest of today's format that has
-    another: runs may read it."""
-    known = path.read_bytes() if path.exists() else None
-    if path.name == MANIFEST_FILE and known not in (None, text):
-        if _content(path).get("version") not in range(1, VERSION):
-            raise DataError(
-                f"{path} is of other tars, members or images: if no run needs it any more, delete "
-                f"it and index again"
-            )
-    return known == text
+def _holds(path: Path, text: bytes) -> bool:
+    return path.exists() and path.read_bytes() == text
+
+
+def _check_outdated(path: Path, text: bytes) -> None:
+    """Raise DataError if a manifest of today's format says something else: runs may read it."""
+    known = _content(path)
+    if known is None or _holds(path, text):
+        return
+    if known.get("version") not in range(1, VERSION):
+        raise DataError(
+            f"{path} is of other tars, members or images: if no run needs it any more, delete it "
+            f"and index again"
+        )

@@ -122,10 +122,11 @@ def _parsed(columns: Columns, manifest: Manifest) -> Index:
 def _is_sound(index: Index, manifest: Manifest) -> bool:
     """Whether every column has a value for each sample, inside the shard that is named."""
     count, numbers = manifest.num_samples, index.shard_numbers
-    if not len(index.keys) == len(numbers) == count:
+    shard_counts = [shard.num_samples for shard in manifest.shards]
+    if not len(index.keys) == len(numbers) == count == sum(shard_counts) > 0:
         return False
-    if numbers.min() < 0 or numbers.max() >= len(manifest.shards):
-        return False
+    if min(shard_counts) < 0 or (numbers != np.repeat(range(len(shard_counts)), shard_counts)).any():
+        return False  # samples lie shard after shard
     shard_bytes = np.array([shard.num_bytes for shard in manifest.shards])[numbers]
     return all(
         len(column.suffixes) == len(column.crc32s) == len(column.sizes) == len(column.offsets)

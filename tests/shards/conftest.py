@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -44,3 +47,17 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uneven")
     pack(uneven_source(folder / "source"), folder / "set", shard_mib=1, workers=1)
     return folder / "set"
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """A test that hangs fails after a minute."""
+
+    def give_up(signum: int, frame: FrameType | None) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -86,6 +86,9 @@ def test_the_same_index_again_changes_nothing_another_is_refused(copy):
     times = {path: path.stat().st_mtime_ns for path in copy.iterdir()}
     assert not index(copy).is_new
     assert {path: path.stat().st_mtime_ns for path in copy.iterdir()} == times
+    whole = (copy / "index.json").read_bytes()
+    (copy / "index.json").unlink()
+    assert index(copy).is_new and (copy / "index.json").read_bytes() == whole
     write_tar(copy / "train-0002.tar", [("new.jpg", photo(9)), ("new.seg.png", label(9))])
     with pytest.raises(DataError, match="manifest.json is of other tars.* delete it"):
         index(copy)
@@ -105,7 +108,7 @@ def test_an_index_of_an_older_version_is_replaced(copy):
 @pytest.mark.parametrize("name", ["index.json", "manifest.json"])
 def test_what_other_programs_call_so_is_left_alone(name, copy):
     (copy / name).write_text('{"shards": [], "version": 2}')
-    with pytest.raises(DataError, match=f"{name} was written by another program"):
+    with pytest.raises(DataError, match=f"{name} is damaged or was written by another program"):
         index(copy)
     assert (copy / name).read_text() == '{"shards": [], "version": 2}'
 

@@ -14,6 +14,7 @@ from shards.foreign import index_shards
 from shards.records import DataError
 from tests.shards.foreign import label, photo, street_tars, write_tar
 
+pytestmark = pytest.mark.usefixtures("in_time")
 A, B, C = photo(0), photo(1), label(2)
 
 

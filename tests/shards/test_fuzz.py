@@ -33,6 +33,7 @@ from shards.verify import verify
 from tests.shards.foreign import street_tars, write_tar
 from tests.shards.sources import encoded, label_source
 
+pytestmark = pytest.mark.usefixtures("in_time")
 Damage = Callable[[random.Random, bytearray], bytearray]
 
 
