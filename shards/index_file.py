@@ -125,8 +125,9 @@ def _is_sound(index: Index, manifest: Manifest) -> bool:
     shard_counts = [shard.num_samples for shard in manifest.shards]
     if not len(index.keys) == len(numbers) == count == sum(shard_counts) > 0:
         return False
-    if min(shard_counts) < 0 or (numbers != np.repeat(range(len(shard_counts)), shard_counts)).any():
-        return False  # samples lie shard after shard
+    in_turn = np.repeat(range(len(shard_counts)), shard_counts)
+    if not np.array_equal(numbers, in_turn):  # samples lie shard after shard
+        return False
     shard_bytes = np.array([shard.num_bytes for shard in manifest.shards])[numbers]
     return all(
         len(column.suffixes) == len(column.crc32s) == len(column.sizes) == len(column.offsets)
