@@ -1,4 +1,4 @@
-"""Where the files of a packed set lie, read by their names: a folder."""
+"""Where the files of a packed set lie, read by their names: a folder, or what is like one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Store(ABC):
     """A folder that is only read. It may be copied to other processes: what it holds open is
     opened there anew. str() is what users gave."""
 
+    remote: bool = False
+    """Whether each question goes over a network: then few are asked when a set is opened."""
     ahead: int = 0
     """Shards, beyond those in use, that each stream shall announce before it reads them."""
 
@@ -68,6 +70,10 @@ class Store(ABC):
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Told of the shards that a stream uses or will soon need, the most urgent first."""
+
+    def drop(self, name: str) -> bool:
+        """Be told that bytes of this shard were wrong; whether it helps to read them anew."""
+        return False
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -141,5 +147,9 @@ class _Pieces(io.RawIOBase):
 
 
 def open_store(location: str | Path) -> Store:
-    """The store at a path."""
-    return Folder(str(location))
+    """The store at a path or URL; DataError for a URL of an unknown kind."""
+    from shards.remote import RemoteStore, is_url  # they build on this file
+
+    if is_url(str(location)):
+        return RemoteStore(str(location))
+    return Folder(str(Path(location)))

@@ -21,6 +21,8 @@ ONLY_IN = {
     "accelerate": "trainers/backends.py",
     "deepspeed": "trainers/zero.py",
     "fire": "launcher/cli.py",
+    "fsspec": "shards/remote.py",
+    "aiohttp": "shards/remote.py",
     "torch.utils.tensorboard": "trainers/board.py",
 }
 SOURCES = sorted(p for floor in HOUSE for p in (ROOT / floor).rglob("*.py"))
