@@ -18,6 +18,18 @@ class Reader:
         """The files of a sample by member, in the order of the layout.
 
         Raises DataError naming shard, key and member if bytes are missing or altered."""
+        files, wrong = self._read(sample)
+        if wrong and self.shard_set.store.drop(self.shard_set.shard_name(sample)):
+            files, wrong = self._read(sample)
+        if wrong:
+            raise DataError(
+                f"{self.shard_set.names(sample)[wrong[0]]} was cut or altered after packing (its "
+                f"crc32 is wrong): restore the shard or pack the set anew"
+            )
+        return files
+
+    def _read(self, sample: int) -> tuple[dict[str, bytes], list[str]]:
+        """The files, and the members whose crc32 is wrong."""
         index = self.shard_set.index
         starts = {member: int(column.offsets[sample]) for member, column in index.items()}
         ends = {member: starts[member] + int(index[member].sizes[sample]) for member in index}
@@ -27,10 +39,5 @@ class Reader:
         files = {
             member: data[starts[member] - start : ends[member] - start] for member in index
         }
-        for member, content in files.items():
-            if zlib.crc32(content) != int(index[member].crc32s[sample]):
-                raise DataError(
-                    f"{self.shard_set.names(sample)[member]} was cut or altered after "
-                    f"packing (its crc32 is wrong): restore the shard or pack the set anew"
-                )
-        return files
+        crc32s = {member: int(index[member].crc32s[sample]) for member in index}
+        return files, [m for m, content in files.items() if zlib.crc32(content) != crc32s[m]]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from shards.cache import Cache, cached
 from shards.domains import has_domains
 from shards.index import ShardSet, open_domain, open_shards
 from shards.order import Order, Shuffle, order_of
@@ -35,11 +36,37 @@ def open_sources(
     seed: int,
     domains: Sequence[str] = ("A", "B"),
     shuffle: Shuffle = Shuffle(),
+    cache: Cache | None = None,
 ) -> tuple[Source, ...]:
-    """The sets that a run of this layout reads at `location`.
+    """The sets that a run of this layout reads at `location`, a folder or URL, maybe through a
+    cache.
 
     layout: "labels", "pairs" or "images" for one set; "unpaired" for the two `domains` of a folder
-    of domains, in this order. Raises DataError if it holds something else."""
+    of domains, in this order. Raises DataError if it holds something else, or if the cache is too
+    small for the shuffle."""
+    sources = _sources(location, layout, seed, domains, shuffle)
+    if cache is None:
+        return sources
+    _check_room(sources, shuffle, cache)
+    return tuple(replace(source, shard_set=cached(source.shard_set, cache)) for source in sources)
+
+
+def epoch_size(sources: Sequence[Source]) -> int:
+    """Samples of a nominal epoch: it shows all images of the largest set once."""
+    return max(source.shard_set.num_samples for source in sources)
+
+
+def fingerprint(sources: Sequence[Source]) -> str:
+    """sha256 over all that a run reads: a resumed run compares it."""
+    prints = [source.shard_set.fingerprint for source in sources]
+    if len(prints) == 1:
+        return prints[0]
+    return hashlib.sha256("".join(prints).encode()).hexdigest()
+
+
+def _sources(
+    location: str | Path, layout: str, seed: int, domains: Sequence[str], shuffle: Shuffle
+) -> tuple[Source, ...]:
     if layout != "unpaired":
         shard_set = open_shards(location)
         shard_set.require(layout)
@@ -59,19 +86,6 @@ def open_sources(
     )
 
 
-def epoch_size(sources: Sequence[Source]) -> int:
-    """Samples of a nominal epoch: it shows all images of the largest set once."""
-    return max(source.shard_set.num_samples for source in sources)
-
-
-def fingerprint(sources: Sequence[Source]) -> str:
-    """sha256 over all that a run reads: a resumed run compares it."""
-    prints = [source.shard_set.fingerprint for source in sources]
-    if len(prints) == 1:
-        return prints[0]
-    return hashlib.sha256("".join(prints).encode()).hexdigest()
-
-
 def _domain(
     location: str | Path, name: str, shuffle: Shuffle, seed: int, number: int, member: str
 ) -> Source:
@@ -85,3 +99,17 @@ def _order(shard_set: ShardSet, shuffle: Shuffle, seed: int, domain: int = 0) ->
     numbers = np.repeat(np.arange(len(sizes)), sizes)
     assert np.array_equal(shard_set.shard_numbers, numbers), "samples lie shard after shard"
     return order_of(shuffle, sizes, seed, domain)
+
+
+def _check_room(sources: Sequence[Source], shuffle: Shuffle, cache: Cache) -> None:
+    """Raise DataError if each sample would have a whole shard fetched and another one removed."""
+    needed = 0
+    for source in sources:
+        sizes = [shard.num_bytes for shard in source.shard_set.manifest.shards]
+        needed += sum(sizes if shuffle.kind == "full" else sizes[: shuffle.window])
+    if needed > cache.limit:
+        raise DataError(
+            f"a {shuffle.kind} shuffle of {sources[0].shard_set.store} reads {needed / 2**30:.3f} "
+            f"GiB of shards at a time, but data.cache.limit_gib={cache.limit / 2**30:.3f}: raise "
+            f"it, choose data.order.shuffle=windowed with a small data.order.window, or no cache"
+        )
