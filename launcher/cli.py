@@ -73,11 +73,11 @@ class Commands(ShardCommands, ClusterCommands):
         """Read every byte of packed shards and check it against their manifests.
 
         Args:
-            shards: folder made by `pack`: a set, or several domains.
+            shards: folder made by `pack`, or its URL: a set, or several domains.
         """
         from launcher import packing
 
-        return Plan(lambda: packing.verify(Path(shards)))
+        return Plan(lambda: packing.verify(shards))
 
     def train(self, config: str, **overrides: str) -> Plan:
         """Train a recipe; the same command again resumes the run. Worker entry of all launchers.

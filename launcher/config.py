@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from launcher.hints import hint, messages
+from launcher.places import Location, NodeCache
 from shards import augment, order
 from trainers.settings import Settings, Span
 
@@ -74,8 +75,9 @@ Name = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class Data(Settings):
-    shards: Path
-    """Folder made by `pack`."""
+    shards: Location
+    """Folder made by `pack`, or its URL: http(s)://, s3://, gs://, az://, abfs://."""
+    cache: NodeCache = NodeCache()
     domains: tuple[Name, Name] | None = None
     """Unpaired training: which two of the packed domains are a and b; null: A and B."""
     preprocess: Preprocess = Preprocess()

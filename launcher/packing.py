@@ -79,7 +79,7 @@ def pack_earth(
     pack_folder(images / "tiles", unpaired, "unpaired", "train", 0, shard_mib, workers)
 
 
-def verify(shards: Path) -> int:
+def verify(shards: str) -> int:
     """Print what was read and every problem; the exit status."""
     from shards.verify import verify as verify_shards
 

@@ -14,8 +14,10 @@ from cluster.signals import STOP_FILE, StopRequest, reason
 from launcher import rundir, spans
 from launcher.config import Config, ConfigError, gan_module
 from launcher.failures import config_errors, memory_errors, peer_errors
+from launcher.places import cache_of
 from launcher.terminal import Terminal
 from shards.augment import Preprocess
+from shards.cache import Cache
 from shards.draws import Substitution
 from shards.order import Shuffle
 from shards.sources import Source, epoch_size, fingerprint, open_sources
@@ -36,7 +38,7 @@ def train(config: Config) -> int:
     stop = StopRequest().install()
     with config_errors():
         world = expected_world(config)
-        sources = sources_of(config)
+        sources = sources_of(config, cache_of(config.data.cache))
         config = spans.resolve(config, epoch_size(sources))
         recipe = recipe_of(config, world.size)
         check_data(config, sources, micro_batch_of(recipe, world.size))
@@ -130,13 +132,14 @@ def expected_world(config: Config) -> topology.World:
     return world
 
 
-def sources_of(config: Config) -> tuple[Source, ...]:
-    """The packed sets that the GAN reads."""
+def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]:
+    """The packed sets that the GAN reads, maybe through this node's cache."""
     data, layout = config.data, config.model.needs.layout
     if data.domains and layout != "unpaired":
         raise ConfigError(f"data.domains belongs to unpaired training: leave it out for {layout}.")
     order = Shuffle(data.order.shuffle, data.order.window, data.order.streams)
-    return open_sources(data.shards, layout, config.seed, data.domains or ("A", "B"), order)
+    domains = data.domains or ("A", "B")
+    return open_sources(data.shards, layout, config.seed, domains, order, cache)
 
 
 def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:
