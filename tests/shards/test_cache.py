@@ -276,6 +276,14 @@ def test_an_order_that_would_fetch_a_shard_for_each_sample_is_refused(large_set,
             open_sources(large_set.store.path, "labels", 0, shuffle=shuffle, cache=cache)
 
 
+@pytest.mark.parametrize("digest", ["../../etc/passwd", "A" * 64, 7])
+def test_a_digest_is_not_yet_a_file_name(packed, tmp_path, digest):
+    shard = replace(packed.manifest.shards[0], sha256=digest)
+    manifest = replace(packed.manifest, shards=(shard,))
+    with pytest.raises(DataError, match="is no sha256: pack the set anew"):
+        cached(replace(packed, manifest=manifest), Cache(tmp_path, MIB))
+
+
 def test_manifest_and_index_are_read_through(large_set, server, tmp_path):
     store = through(tmp_path, server).store
     assert store.read("manifest.json") == large_set.store.read("manifest.json")
