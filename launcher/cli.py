@@ -37,37 +37,55 @@ class Commands(ShardCommands, ClusterCommands):
         num_labels: str = "",
         shard_mib: str = "256",
         workers: str = "0",
+        photos: str = "keep",
+        quality: str = "",
+        replace: str = "no",
     ) -> Plan:
-        """Pack a folder of images into tar shards, or build the sample data set `earth`.
+        """Pack a folder or list of images into tar shards, or build the sample data set `earth`.
 
         Layouts, and the folders of SOURCE that each looks for:
-          labels        SPLIT_label/, SPLIT_inst/ (optional), SPLIT_img/
+          labels        SPLIT_label/, SPLIT_inst/ (optional), SPLIT_img/; or Cityscapes' tree
+                        gtFine/SPLIT/ + leftImg8bit/SPLIT/; or annotations/SPLIT/ (ADE20K) or
+                        stuffthingmaps/SPLIT/ (COCO) + images/SPLIT/
           pairs         SPLIT_A/ + SPLIT_B/, or A/SPLIT/ + B/SPLIT/, or A/ + B/; names match
           unpaired      SPLITA/ + SPLITB/ (CycleGAN's trainA, trainB), or as pairs; any names
           side-by-side  SPLIT/, or SOURCE itself: A is the left half of each file, B the right
           classes       SPLIT/CLASS/, or CLASS/: one domain for each class
         unpaired and classes make one set per domain: OUT/A, OUT/B or OUT/CLASS.
+        SPLIT=train finds training/ and train2017/ too, val validation/ and val2017/.
+
+        SOURCE may also be a list, .csv with a header or .jsonl, of files below its folder: columns
+        label, inst (optional) and image, or a and b, or ab, or image; optionally key and split.
 
         Pictures are read as 8-bit RGB: grey, palettes, 16 bits and opaque alpha are converted and
-        counted; transparent pixels, CMYK and files other than PNG and JPEG are refused.
+        counted; transparent pixels, CMYK and files other than PNG, JPEG and WebP are refused.
 
         Args:
-            source: folder of images; or the word `earth` for a sample made of satellite images.
+            source: folder or list of images; or the word `earth` for a sample made of satellite images.
             out: folder for the shards (for `earth`: for the images and the shards).
             layout: one of these; auto tells labels, pairs and SPLITA/ + SPLITB/ by their folders.
             split: train, test, val ...: which part of the source.
             num_labels: refuse label ids that are not below this number.
-            shard_mib: about how large a shard becomes, in MiB.
+            shard_mib: about how large a shard becomes, in MiB (counted before --photos).
             workers: processes; 0 for one per core.
+            photos: keep the files as they are, or store pictures of other formats as jpeg (4:4:4)
+                or webp; never label or instance maps.
+            quality: of jpeg or webp, 1 to 100; 95 by default.
+            replace: yes to pack other images into a finished OUT, as a new generation that is read
+                from then on; runs that began with the old one go on with it.
         """
         from launcher import packing
 
         counts = integers(
             "pack", num_labels=num_labels or "0", shard_mib=shard_mib, workers=workers
         )
+        one_of("pack", "replace", replace, ("yes", "no"))
+        stored, anew = packing.photos_of(photos, quality), replace == "yes"
         folder = partial(packing.pack_folder, Path(source))
         work = packing.pack_earth if source == "earth" else folder
-        return Plan(lambda: work(Path(out), layout, split, **counts))
+        return Plan(
+            lambda: work(Path(out), layout, split, **counts, photos=stored, replace=anew)
+        )
 
     def verify(self, shards: str) -> Plan:
         """Read every byte of packed shards and check it against their manifests.

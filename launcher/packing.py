@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from launcher.arguments import integers, one_of
 from launcher.config import ConfigError
-from launcher.terminal import progress_bar
+from launcher.terminal import pace, progress_bar
 from shards.index import ShardSet
+from shards.photos import FORMATS, Photos
 
 
 def pack_folder(
@@ -18,12 +21,15 @@ def pack_folder(
     num_labels: int,
     shard_mib: int,
     workers: int,
+    photos: Photos | None = None,
+    replace: bool = False,
 ) -> None:
-    """Pack one split of a source folder and say which pictures were converted; 0 labels: any,
-    0 workers: one per core."""
+    """Pack one split of a source folder or list and say which pictures were converted; 0 labels:
+    any, 0 workers: one per core."""
     from shards.pack import pack
 
     bar, move = progress_bar(f"packing {split}")
+    since = time.monotonic()
     with bar:
         sets = pack(
             source,
@@ -32,6 +38,8 @@ def pack_folder(
             split=split,
             num_labels=num_labels or None,
             shard_mib=shard_mib,
+            photos=photos,
+            replace=replace,
             workers=workers or None,
             progress=move,
         )
@@ -40,6 +48,20 @@ def pack_folder(
         print(f"{shard_set.store}: {shard_set.num_samples} samples in {num_shards} shards.")
         for line in conversion_lines(shard_set):
             print(line)
+    shards = [shard for shard_set in sets for shard in shard_set.manifest.shards]
+    num_samples = sum(shard.num_samples for shard in shards)
+    num_bytes = sum(shard.num_bytes for shard in shards)
+    print(f"{out}: {pace(num_samples, num_bytes, time.monotonic() - since)}.")
+
+
+def photos_of(name: str, quality: str) -> Photos | None:
+    """The options --photos and --quality ("": 95)."""
+    one_of("pack", "photos", name, ("keep", *FORMATS))
+    if name == "keep":
+        if quality:
+            raise ConfigError(f"pack: --quality={quality} needs --photos=jpeg or webp.")
+        return None
+    return Photos(name, **integers("pack", quality=quality or "95"))
 
 
 def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
@@ -55,15 +77,22 @@ def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
 
 
 def pack_earth(
-    out: Path, layout: str, split: str, num_labels: int, shard_mib: int, workers: int
+    out: Path,
+    layout: str,
+    split: str,
+    num_labels: int,
+    shard_mib: int,
+    workers: int,
+    photos: Photos | None,
+    replace: bool,
 ) -> None:
     """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards.
 
     tiles-unpaired holds the pairs of tiles-train as two domains."""
-    if (layout, split, num_labels) != ("auto", "train", 0):
+    if (layout, split, num_labels, photos, replace) != ("auto", "train", 0, None, False):
         raise ConfigError(
-            "pack earth builds all its splits: leave out --layout, --split and --num_labels, or "
-            "write ./earth for a folder of that name."
+            "pack earth builds all its splits: leave out --layout, --split, --num_labels, --photos "
+            "and --replace, or write ./earth for a folder of that name."
         )
     from shards.samples import earth
 
@@ -84,6 +113,7 @@ def verify(shards: str) -> int:
     from shards.verify import verify as verify_shards
 
     bar, move = progress_bar("verifying")
+    since = time.monotonic()
     with bar:
         summary = verify_shards(shards, progress=move)
     for problem in summary.problems:
@@ -94,4 +124,6 @@ def verify(shards: str) -> int:
         f"{shards}: {summary.num_samples} samples in {summary.num_shards} shards, "
         f"{gib:.2f} GiB: {verdict}."
     )
+    seconds = time.monotonic() - since
+    print(f"{shards}: {pace(summary.num_samples, summary.num_bytes, seconds)}.")
     return 1 if summary.problems else 0

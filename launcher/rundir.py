@@ -17,7 +17,8 @@ import torch
 from launcher.config import Config, ConfigError
 from shards.draws import Substitution
 from trainers.backends import Backend
-from trainers.checkpoint import Checkpoint
+from trainers.checkpoint import Checkpoint, read
+from trainers.errors import TrainingError
 from trainers.files import replace_text
 
 FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains", "data.order")
@@ -104,6 +105,29 @@ def appears(path: Path, seconds: float = 60) -> bool:
     while not path.is_file() and time.monotonic() < deadline:
         time.sleep(0.5)
     return path.is_file()
+
+
+def check_same_data(config: Config, fingerprint: str, backend: Backend) -> None:
+    """All ranks must read one generation, even where another was packed while they started."""
+    number = int(fingerprint[:15], 16)  # as much as an int64 holds
+    most, least = backend.maximum(
+        torch.tensor([number, -number], device=backend.device)
+    ).tolist()
+    if most != -least:
+        raise ConfigError(
+            f"The processes see different samples in data.shards={config.data.shards}: another "
+            "generation was packed just now, or a node has old files; start again."
+        )
+
+
+def data_of(run_dir: Path) -> str | None:
+    """Fingerprint of the data that a run was begun with, by its newest readable checkpoint."""
+    for path in sorted((run_dir / "checkpoints").glob("[0-9]*"), reverse=True):
+        try:
+            return read(path).state["data"]
+        except TrainingError:
+            continue  # damaged: the start that follows says so, and takes the one before
+    return None
 
 
 def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> None:

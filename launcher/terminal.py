@@ -59,13 +59,24 @@ def progress_bar(title: str) -> tuple[Bar, Callable[..., None]]:
     bar = Bar(
         TextColumn(title),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.completed}/{task.total} {task.fields[speed]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-    task = bar.add_task("", total=None)
+    task, since = bar.add_task("", total=None, speed=""), time.monotonic()
 
-    def move(done: int, total: int, unit: str = "") -> None:
-        bar.update(task, completed=done, total=total)
+    def move(done: int, total: int, unit: str = "pictures") -> None:
+        speed = done / max(time.monotonic() - since, 1e-3)
+        bar.update(task, completed=done, total=total, speed=f"{unit}, {speed:.3g}/s")
 
     return bar, move
+
+
+def pace(num_samples: int, num_bytes: int, seconds: float) -> str:
+    """How fast so many bytes of samples were handled, as a closing line tells it."""
+    seconds = max(seconds, 1e-3)
+    mib = num_bytes / 2**20
+    return (
+        f"{mib:.1f} MiB in {seconds:.1f} s: {num_samples / seconds:.3g} samples/s, "
+        f"{mib / seconds:.3g} MiB/s"
+    )

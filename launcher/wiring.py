@@ -98,6 +98,7 @@ def assemble(
             print(config.to_yaml())
     heart.start()
     rundir.check_shared(config.run_dir, resume.progress.images if resume else 0, backend)
+    rundir.check_same_data(config, fingerprint(sources), backend)
     gan.to(backend.device)
     facts = {
         "config": config.model_dump(mode="json"),
@@ -133,13 +134,14 @@ def expected_world(config: Config) -> topology.World:
 
 
 def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]:
-    """The packed sets that the GAN reads, maybe through this node's cache."""
+    """The packed sets that the GAN reads, maybe through this node's cache; of the generation that
+    the run began with, if it has."""
     data, layout = config.data, config.model.needs.layout
     if data.domains and layout != "unpaired":
         raise ConfigError(f"data.domains belongs to unpaired training: leave it out for {layout}.")
     order = Shuffle(data.order.shuffle, data.order.window, data.order.streams)
-    domains = data.domains or ("A", "B")
-    return open_sources(data.shards, layout, config.seed, domains, order, cache)
+    domains, began_with = data.domains or ("A", "B"), rundir.data_of(config.run_dir)
+    return open_sources(data.shards, layout, config.seed, domains, order, cache, began_with)
 
 
 def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:

@@ -1,12 +1,15 @@
 """Names of folders -> how a source is arranged.
 
-    labels        SOURCE/{split}_label/  SOURCE/{split}_inst/ (optional)  SOURCE/{split}_img/
+    labels        SOURCE/{split}_label/  SOURCE/{split}_inst/ (optional)  SOURCE/{split}_img/,
+                  or gtFine/{split}/ leftImg8bit/{split}/ (Cityscapes, label and inst in one folder),
+                  or annotations/{split}/ images/{split}/ (ADE20K), or stuffthingmaps/{split}/ (COCO)
     pairs         SOURCE/{split}_A/ SOURCE/{split}_B/, or A/{split}/ B/{split}/, or A/ B/
     unpaired      SOURCE/{split}A/ SOURCE/{split}B/, or as pairs
     side-by-side  SOURCE/{split}/, or SOURCE: each file holds A on the left and B on the right
     classes       SOURCE/{split}/CLASS/, or SOURCE/CLASS/: one domain a class
 
-A source without folders of splits (A/ B/, SOURCE, SOURCE/CLASS/) is its own split train. The first
+Below annotations/, stuffthingmaps/ and images/ a split may be called as ADE20K (training) or COCO
+(train2017) call it. A source without folders of splits (A/ B/, SOURCE, SOURCE/CLASS/) is its own split train. The first
 arrangement of a layout whose folders are there is taken.
 """
 
@@ -27,6 +30,12 @@ AUTO_LAYOUTS = ("labels", "pairs", "unpaired")
 """Told by names of folders alone; in all others any folder will do."""
 SOURCE_LAYOUTS = (*AUTO_LAYOUTS, "side-by-side", "classes")
 _SPLITS = frozenset({"train", "val", "test"})
+_SPLIT_NAMES = {
+    "train": ("training", "train2017"),
+    "val": ("validation", "val2017"),
+    "test": ("testing", "test2017"),
+}
+"""What ADE20K and COCO call the splits."""
 
 
 def choose_layout(source: Path, layout: str, split: str) -> str:
@@ -68,8 +77,7 @@ def arrangement(source: Path, layout: str, split: str) -> Folders:
 def arrangements(source: Path, layout: str, split: str) -> list[Folders]:
     """Where a layout's folders may be, the first choice first."""
     if layout == "labels":
-        members = {"label": f"{split}_label", "inst": f"{split}_inst", "image": f"{split}_img"}
-        return [{member: source / name for member, name in members.items()}]
+        return _label_folders(source, split)
     if layout == "pairs":
         return [{"a": a, "b": b} for a, b in _two_sides(source, split)]
     if layout == "unpaired":
@@ -79,6 +87,28 @@ def arrangements(source: Path, layout: str, split: str) -> list[Folders]:
     if not whole.is_dir() and split == "train" and _has_no_splits(source):
         whole = source
     return [{"ab": whole}] if layout == "side-by-side" else [_classes(whole)]
+
+
+def _label_folders(source: Path, split: str) -> list[Folders]:
+    own = {"label": f"{split}_label", "inst": f"{split}_inst", "image": f"{split}_img"}
+    cityscapes = {"label": source / "gtFine" / split, "image": source / "leftImg8bit" / split}
+    if any(cityscapes["label"].rglob("*_gtFine_instanceIds.png")):
+        cityscapes = {"label": cityscapes["label"], "inst": cityscapes["label"], **cityscapes}
+    photos = _split_folder(source / "images", split)
+    return [
+        {member: source / name for member, name in own.items()},
+        cityscapes,
+        *(
+            {"label": _split_folder(source / maps, split), "image": photos}
+            for maps in ("annotations", "stuffthingmaps")
+        ),
+    ]
+
+
+def _split_folder(folder: Path, split: str) -> Path:
+    """The folder of a split by any of its names; by its own where there is none."""
+    names = (split, *_SPLIT_NAMES.get(split, ()))
+    return next((folder / name for name in names if (folder / name).is_dir()), folder / split)
 
 
 def _two_sides(source: Path, split: str) -> list[tuple[Path, Path]]:

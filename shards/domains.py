@@ -7,6 +7,7 @@ import difflib
 import re
 from pathlib import Path
 
+from shards.generations import is_generation
 from shards.manifest import read_manifest
 from shards.records import DataError
 from shards.sealed import read_sealed, seal, write_atomically
@@ -22,10 +23,11 @@ _FILE_ENDINGS = (".json", ".tar")
 
 def check_domain_name(name: str, where: str) -> None:
     """Raise DataError unless a domain may be called so: its set lies in a folder of that name."""
-    if not _NAME.fullmatch(name) or name.endswith(_FILE_ENDINGS):
+    if not _NAME.fullmatch(name) or name.endswith(_FILE_ENDINGS) or is_generation(name):
         raise DataError(
             f"{where!r} cannot be a domain: rename it, beginning with a letter or digit, then also "
-            f"blanks, dots, plus, minus or underscores, but not ending in .json or .tar"
+            f"blanks, dots, plus, minus or underscores, but not ending in .json or .tar and not "
+            f"generation-NUMBER"
         )
 
 

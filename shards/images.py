@@ -1,4 +1,4 @@
-"""Bytes of one PNG or JPEG file -> pixels, with every surprise met by a sentence.
+"""Bytes of one PNG, JPEG or WebP file -> pixels, with every surprise met by a sentence.
 
 Pictures become 8-bit RGB: grey is repeated, a palette looked up, 16 bits keep their upper 8, an
 opaque alpha channel is dropped; transparency, CMYK and all else are refused. Label and instance
@@ -21,13 +21,17 @@ from shards.records import HALVES, KINDS, DataError, size_text
 MAX_PIXELS = 2**26
 """Larger images (8192 x 8192) are refused before they are decoded: decompression bombs."""
 
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _IDS = ("1", "L", "P")
 _WIDE_IDS = (*_IDS, "I;16", "I")
 _ID_BITS = {"label": "8-bit", "inst": "8- or 16-bit"}
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
-_EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg"}  # MPO: a camera's JPEG with a preview
+_EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
+"""MPO is a camera's JPEG with a preview."""
+_LOSSY_MODES = {"L": "grey", "RGBA": "RGB with opaque alpha"}
+"""Mode of a JPEG or WebP -> what users call an accepted picture of it, RGB excepted."""
 _PNG_COLOURS = {
     0: "grey",
     2: "RGB",
@@ -42,7 +46,8 @@ def decode(data: bytes, member: str, where: str) -> np.ndarray:
     """Pixels of one member of a sample.
 
     Returns label: uint8 [H, W]; inst: int32 [H, W]; image, a, b, ab: uint8 [H, W, 3].
-    Raises DataError, naming `where`, unless data is a whole PNG or JPEG fit for that member."""
+    Raises DataError, naming `where`, unless data is a whole image fit for that member: a PNG for
+    ids, a PNG, JPEG or WebP for a picture."""
     image = _open(data, where)
     try:
         image.load()
@@ -86,7 +91,7 @@ def check_header(data: bytes, member: str, where: str) -> tuple[int, int]:
 
 
 def extension(data: bytes, where: str) -> str:
-    """By content, "png" or "jpg": a file's name proves nothing."""
+    """By content, "png", "jpg" or "webp": a file's name proves nothing."""
     return _EXTENSIONS[_open(data, where).format]
 
 
@@ -94,7 +99,7 @@ def conversion(data: bytes, where: str) -> str | None:
     """What a picture is before decode() makes it 8-bit RGB, or None if it is that already."""
     image = _open(data, where)
     if image.format != "PNG":
-        return "grey" if image.mode == "L" else None
+        return _LOSSY_MODES.get(image.mode)
     bit_depth, colour_type = _png_header(data)
     kind = ("16-bit " if bit_depth == 16 else "") + _PNG_COLOURS[colour_type]
     return None if kind == "RGB" else kind
@@ -117,9 +122,10 @@ def _open(data: bytes, where: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images, refused below, and about EXIF
-            image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.UnidentifiedImageError as error:
-        state = "truncated or corrupt" if data.startswith(_MAGIC) else "not a PNG or JPEG image"
+        known = data.startswith(_MAGIC)
+        state = "truncated or corrupt" if known else "not a PNG, JPEG or WebP image"
         raise DataError(f"{where} is {state}: replace or remove the file") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{where}: {error}; at most {MAX_PIXELS} pixels are accepted") from error
@@ -132,6 +138,8 @@ def _open(data: bytes, where: str) -> Image.Image:
             f"{where} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are "
             f"accepted: cut it into smaller images"
         )
+    if image.format == "WEBP" and image.is_animated:
+        raise DataError(f"{where} is an animated WebP: save the one picture that is meant")
     return image
 
 
@@ -172,7 +180,8 @@ def _check_mode(image: Image.Image, where: str) -> None:
 def _check_ids(image: Image.Image, data: bytes, kind: str, where: str) -> None:
     """Ids survive only a lossless, single-channel file whose values a decoder leaves alone."""
     if image.format != "PNG":
-        raise DataError(f"{where} is a JPEG, which blurs ids: save {kind} maps as PNG")
+        name = "WebP" if image.format == "WEBP" else "JPEG"
+        raise DataError(f"{where} is a {name}, which blurs ids: save {kind} maps as PNG")
     if image.mode not in (_IDS if kind == "label" else _WIDE_IDS):
         raise DataError(
             f"{where} has mode {image.mode}, not single-channel {_ID_BITS[kind]} ids: convert "

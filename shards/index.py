@@ -10,6 +10,7 @@ import numpy as np
 from shards.augment import Preprocess
 from shards.census import LabelUse, check_label_uses
 from shards.domains import check_domain, has_domains, read_domains
+from shards.generations import current
 from shards.index_file import MemberIndex, read_index_file
 from shards.manifest import Manifest, read_manifest
 from shards.records import DataError, size_text
@@ -114,10 +115,15 @@ class ShardSet:
 
 
 def open_shards(location: str | Path) -> ShardSet:
-    """Open the set at `location` after the cheap checks: manifest, index, sizes of all files.
+    """Open the set at `location`, its current generation, after the cheap checks: manifest, index,
+    sizes of all files.
 
     Raises DataError at the first thing that is wrong; `verify` also reads every byte."""
-    store = open_store(location)
+    return only_set(current(open_store(location)))
+
+
+def only_set(store: Store) -> ShardSet:
+    """The set in this very folder, if it holds one rather than domains."""
     if has_domains(store):
         names = list(read_domains(store))
         raise DataError(
@@ -129,7 +135,11 @@ def open_shards(location: str | Path) -> ShardSet:
 
 def open_domain(location: str | Path, name: str) -> ShardSet:
     """Open the set of one domain as open_shards() does, if it was packed with the others."""
-    store = open_store(location)
+    return domain_set(current(open_store(location)), name)
+
+
+def domain_set(store: Store, name: str) -> ShardSet:
+    """One of the domains in this very folder."""
     check_domain(store, name)
     return open_set(store.below(name))
 
@@ -137,9 +147,10 @@ def open_domain(location: str | Path, name: str) -> ShardSet:
 def open_all(location: str | Path) -> dict[str, ShardSet]:
     """The sets at `location`: by domain, or under its own name the only one."""
     store = open_store(location)
-    if has_domains(store):
-        return {name: open_domain(location, name) for name in read_domains(store)}
-    return {Path(str(store)).name: open_set(store)}
+    newest = current(store)
+    if has_domains(newest):
+        return {name: domain_set(newest, name) for name in read_domains(newest)}
+    return {Path(str(store)).name: open_set(newest)}
 
 
 def open_set(store: Store) -> ShardSet:

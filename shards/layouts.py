@@ -42,7 +42,7 @@ def find_domains(source: Path, layout: str, split: str = "train") -> dict[str, l
         files = keyed_images(source, folder)
         if not files:
             raise DataError(
-                f"{folder} holds no PNG or JPEG file: put the pictures of domain {name} there"
+                f"{folder} holds no PNG, JPEG or WebP file: put the pictures of domain {name} there"
             )
         domains[name] = [Record(key, {"image": files[key]}) for key in sorted(files)]
     return domains
@@ -150,5 +150,5 @@ def _member_files(source: Path, folder: Path, layout: str, member: str) -> Files
         source, folder, ending=_ending(layout, member), recursive=folder != source
     )
     if not files:
-        raise DataError(f"{folder} holds no PNG or JPEG file: put the {member} images there")
+        raise DataError(f"{folder} holds no PNG, JPEG or WebP file: put the {member} images there")
     return files

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.census import LabelUse
+from shards.photos import Photos
 from shards.records import DataError, fits
 from shards.sealed import read_sealed, seal
 from shards.stores import Store
@@ -49,6 +50,8 @@ class Manifest:
     conversions: dict[str, dict[str, int]]
     """By member: what its pictures were before they became 8-bit RGB, and how many."""
     label_ids: dict[int, LabelUse]
+    photos: Photos | None
+    """How pictures were stored anew; None where all files are those of the source."""
     fingerprint: str
     """sha256 of all of the above: equal for equal sets."""
 
@@ -59,6 +62,7 @@ def to_bytes(
     shards: list[ShardFile],
     index_sha256: str,
     census: dict[str, Any],
+    photos: Photos | None = None,
 ) -> bytes:
     """The text of a manifest; `census` as Census.to_json gives it."""
     content = {
@@ -75,6 +79,8 @@ def to_bytes(
             for shard in shards
         ],
         "index_sha256": index_sha256,
+        # Left out where there is none: such sets keep the fingerprint that they always had.
+        **({"photos": vars(photos)} if photos else {}),
         **census,
     }
     return seal(content, FORMAT, VERSION)
@@ -124,6 +130,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
             int(label_id): LabelUse(use["pixels"], use["first_key"])
             for label_id, use in content["label_ids"].items()
         },
+        photos=Photos(**content["photos"]) if "photos" in content else None,
         fingerprint=content["fingerprint"],
     )
 

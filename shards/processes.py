@@ -25,7 +25,12 @@ Tick = Callable[[], None]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_PRELOAD = ["webdataset.writer", "PIL.PngImagePlugin", "PIL.JpegImagePlugin"]
+_PRELOAD = [
+    "webdataset.writer",
+    "PIL.PngImagePlugin",
+    "PIL.JpegImagePlugin",
+    "PIL.WebPImagePlugin",
+]
 _PARENTS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
 
 

@@ -16,6 +16,7 @@ from shards.census import Census, LabelUse, label_histogram
 from shards.images import check_checksums, decode_sample, extension
 from shards.index_file import Columns, tar_columns
 from shards.manifest import ShardFile, shard_name
+from shards.photos import Photos
 from shards.processes import Tick
 from shards.records import DataError, Record, check_label_ids
 from shards.sealed import sync_folder, write_atomically
@@ -33,6 +34,8 @@ class ShardJob:
     number: int
     records: tuple[Record, ...]
     num_labels: int | None
+    photos: Photos | None = None
+    """How pictures are stored; None: as they come."""
 
     @property
     def path(self) -> Path:
@@ -87,11 +90,11 @@ def _kept_receipt(job: ShardJob) -> Receipt | None:
 
 
 def digest(job: ShardJob, tick: Tick) -> str:
-    """sha256 of the shard that the sources would give, without decoding them."""
+    """sha256 of the shard that the sources would give; only photos stored anew are decoded."""
     sink = _HashingSink(None)
     with _tar_writer(sink) as writer:
         for record in job.records:
-            writer.write(_tar_sample(record, _read_files(record)))
+            writer.write(_tar_sample(record, _stored(record, _read_files(record), job.photos)))
             tick()
     return sink.sha256.hexdigest()
 
@@ -102,10 +105,10 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
         sink = _HashingSink(file)
         with _tar_writer(sink) as writer:
             for record in job.records:
-                files = _read_files(record)
+                stored = _stored(record, _read_files(record), job.photos)
                 names = {member: str(path) for member, path in record.files.items()}
-                examine(record.key, files, names, job.num_labels, census)
-                writer.write(_tar_sample(record, files))
+                examine(record.key, stored, names, job.num_labels, census)
+                writer.write(_tar_sample(record, stored))
                 tick()
         file.flush()
         os.fsync(file.fileno())
@@ -138,6 +141,15 @@ def _read_files(record: Record) -> dict[str, bytes]:
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}") from error
     return files
+
+
+def _stored(record: Record, files: dict[str, bytes], photos: Photos | None) -> dict[str, bytes]:
+    if photos is None:
+        return files
+    return {
+        member: photos.stored(data, member, str(record.files[member]))
+        for member, data in files.items()
+    }
 
 
 def _tar_sample(record: Record, files: dict[str, bytes]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from shards.records import DataError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 OTHER_IMAGE_SUFFIXES = frozenset(
-    ".bmp .gif .tif .tiff .webp .ppm .pgm .npy .npz .exr .hdr .jp2 .heic .avif".split()
+    ".bmp .gif .tif .tiff .ppm .pgm .npy .npz .exr .hdr .jp2 .heic .avif".split()
 )
 """Refused by name: passed over in silence, they would be missed only after the training."""
 
@@ -64,7 +64,7 @@ def image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[
             if name.startswith("."):
                 continue
             if suffix in OTHER_IMAGE_SUFFIXES:
-                raise DataError(f"{path} is neither PNG nor JPEG: convert or remove it")
+                raise DataError(f"{path} is no PNG, JPEG or WebP: convert or remove it")
             if suffix in IMAGE_SUFFIXES:
                 yield _regular_file(source, path)
 
@@ -76,11 +76,21 @@ def check_contained(source: Path, path: Path) -> None:
         raise DataError(f"{path} is a link that leads out of {source}: copy its target there")
 
 
+def check_regular(path: Path) -> None:
+    """Raise DataError for a pipe or a device, which might never end, and for a dead link."""
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file: remove it")
+
+
+def path_key(path: Path, folder: Path) -> str:
+    """The key of a file in a folder; DataError if its name could break messages and tars."""
+    return _checked_key(path.relative_to(folder).with_suffix("").as_posix(), path)
+
+
 def _regular_file(source: Path, path: Path) -> Path:
     if path.is_symlink():
         check_contained(source, path)
-    if not path.is_file():
-        raise DataError(f"{path} is not a regular file: remove it")
+    check_regular(path)
     return path
 
 
@@ -107,6 +117,10 @@ def _key(path: Path, folder: Path, ending: str | None) -> str | None:
             if owner != ending:
                 return None
             stem = stem.removesuffix(known)
+    return _checked_key(stem, path)
+
+
+def _checked_key(stem: str, path: Path) -> str:
     key = stem.replace(".", "_")
     if not key.isprintable():
         raise DataError(f"{str(path)!r} has unprintable characters in its name: rename it")

@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from shards.cache import Cache, cached
-from shards.domains import has_domains
-from shards.index import ShardSet, open_domain, open_shards
+from shards.domains import has_domains, read_domains
+from shards.generations import current, generations
+from shards.index import ShardSet, domain_set, only_set
+from shards.manifest import MANIFEST_FILE, read_manifest
 from shards.order import Order, Shuffle, order_of
 from shards.records import DataError
-from shards.stores import open_store
+from shards.stores import Store, open_store
 
 MEMBERS = ("a", "b")
 """What the pictures of the first and of the second domain are called in a batch."""
@@ -37,14 +39,17 @@ def open_sources(
     domains: Sequence[str] = ("A", "B"),
     shuffle: Shuffle = Shuffle(),
     cache: Cache | None = None,
+    fingerprint: str | None = None,
 ) -> tuple[Source, ...]:
     """The sets that a run of this layout reads at `location`, a folder or URL, maybe through a
     cache.
 
     layout: "labels", "pairs" or "images" for one set; "unpaired" for the two `domains` of a folder
-    of domains, in this order. Raises DataError if it holds something else, or if the cache is too
-    small for the shuffle."""
-    sources = _sources(location, layout, seed, domains, shuffle)
+    of domains, in this order; fingerprint: that of what a resumed run began with, whose generation
+    is opened if it is still there, else the current one. Raises DataError if the folder holds
+    something else, or if the cache is too small for the shuffle."""
+    store = _generation(open_store(location), domains if layout == "unpaired" else (), fingerprint)
+    sources = _sources(store, layout, seed, domains, shuffle)
     if cache is None:
         return sources
     _check_room(sources, shuffle, cache)
@@ -58,38 +63,55 @@ def epoch_size(sources: Sequence[Source]) -> int:
 
 def fingerprint(sources: Sequence[Source]) -> str:
     """sha256 over all that a run reads: a resumed run compares it."""
-    prints = [source.shard_set.fingerprint for source in sources]
+    return _combined([source.shard_set.fingerprint for source in sources])
+
+
+def _generation(store: Store, domains: Sequence[str], wanted: str | None) -> Store:
+    """The folder of the generation with this fingerprint, or the current one: what is wrong with
+    that is for others to say."""
+    for folder in generations(store) if wanted else ():
+        if domains and has_domains(folder):
+            listed = read_domains(folder)
+            if _combined([listed.get(name, "") for name in domains]) == wanted:
+                return folder
+        elif not domains and folder.size(MANIFEST_FILE) is not None:
+            if read_manifest(folder).fingerprint == wanted:
+                return folder
+    return current(store)
+
+
+def _combined(prints: list[str]) -> str:
     if len(prints) == 1:
         return prints[0]
     return hashlib.sha256("".join(prints).encode()).hexdigest()
 
 
 def _sources(
-    location: str | Path, layout: str, seed: int, domains: Sequence[str], shuffle: Shuffle
+    store: Store, layout: str, seed: int, domains: Sequence[str], shuffle: Shuffle
 ) -> tuple[Source, ...]:
     if layout != "unpaired":
-        shard_set = open_shards(location)
+        shard_set = only_set(store)
         shard_set.require(layout)
         return (Source(shard_set, _order(shard_set, shuffle, seed)),)
     if len(set(domains)) != len(MEMBERS) or len(domains) != len(MEMBERS):
         raise DataError(
             f"domains {', '.join(domains)}: an unpaired run reads two different domains, name two"
         )
-    if not has_domains(open_store(location)):
+    if not has_domains(store):
         raise DataError(
-            f"{location} holds no domains.json, but this run reads two domains: give the folder of "
+            f"{store} holds no domains.json, but this run reads two domains: give the folder of "
             f"domains that `pack` makes of a source with --layout=unpaired or classes"
         )
     return tuple(
-        _domain(location, name, shuffle, seed, number, member)
+        _domain(store, name, shuffle, seed, number, member)
         for number, (name, member) in enumerate(zip(domains, MEMBERS))
     )
 
 
 def _domain(
-    location: str | Path, name: str, shuffle: Shuffle, seed: int, number: int, member: str
+    store: Store, name: str, shuffle: Shuffle, seed: int, number: int, member: str
 ) -> Source:
-    shard_set = open_domain(location, name)
+    shard_set = domain_set(store, name)
     shard_set.require("images")
     return Source(shard_set, _order(shard_set, shuffle, seed, number), member)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from shards.census import Census
 from shards.domains import check_domain, has_domains, read_domains
+from shards.generations import current
 from shards.images import decode_sample
 from shards.index import ShardSet, read_index, shard_file_problems
 from shards.manifest import read_manifest
@@ -42,12 +43,12 @@ class _ShardCheck:
 def verify(
     location: str | Path, *, workers: int | None = None, progress: Progress | None = None
 ) -> Summary:
-    """Check a set, or all sets of a folder of domains, in full: sha256 and structure of each tar,
+    """Check a set, or all sets of a folder of domains, of the current generation in full: sha256 and structure of each tar,
     crc32 of each member, every image decoded, the manifest's totals.
 
     Raises DataError only if manifest or index (with domains: domains.json) are unusable; all else
     is in Summary.problems."""
-    sets, problems = _opened(open_store(location))
+    sets, problems = _opened(current(open_store(location)))
     jobs = [(shard_set, number) for shard_set in sets for number in _whole_shards(shard_set)]
     checks = run_jobs(
         _check_shard,

@@ -229,9 +229,9 @@ def test_a_second_writer_of_a_run_is_refused(shards: Path, tmp_path: Path) -> No
 BAD_SOURCES = {
     "a missing partner": "have no partner of the same name",
     "a truncated image": "train_img/001.png is corrupt (Truncated File Read)",
-    "not an image": "is not a PNG or JPEG image",
+    "not an image": "is not a PNG, JPEG or WebP image",
     "unequal sizes": "the images of a sample need one size",
-    "an empty folder": "holds no PNG or JPEG file",
+    "an empty folder": "holds no PNG, JPEG or WebP file",
     "a label too many": "pixels have label id",
 }
 

@@ -120,7 +120,7 @@ def test_an_empty_domain_is_a_sentence(tmp_path, layout, folder):
     (tmp_path / folder).mkdir()
     (tmp_path / folder / "notes.txt").write_text("x")
     name = folder.removeprefix("train").removeprefix("/")
-    expected = f"{folder} holds no PNG or JPEG file: put the pictures of domain {name} there"
+    expected = f"{folder} holds no PNG, JPEG or WebP file: put the pictures of domain {name} there"
     with pytest.raises(DataError, match=expected):
         find_domains(tmp_path, layout)
 
@@ -148,7 +148,7 @@ def test_more_kinds_of_files_are_named_than_are_read(tmp_path):
     put(tmp_path, "trainA/1.png", "trainB/1.png")
     for name in ("2.npy", "2.exr", "2.TIFF", "2.heic"):
         (tmp_path / "trainA" / name).write_bytes(b"x")
-        with pytest.raises(DataError, match=f"{name} is neither PNG nor JPEG: convert or remove"):
+        with pytest.raises(DataError, match=f"{name} is no PNG, JPEG or WebP: convert or remove"):
             find_domains(tmp_path, "unpaired")
         (tmp_path / "trainA" / name).unlink()
 

@@ -164,7 +164,7 @@ def test_a_bad_file_is_named_and_leaves_no_list(unpaired_source, tmp_path):
     source = Path(shutil.copytree(unpaired_source, tmp_path / "source"))
     (source / "trainB/B1.png").write_bytes(b"x")
     for workers in (1, 2):
-        with pytest.raises(DataError, match="trainB/B1.png is not a PNG or JPEG image"):
+        with pytest.raises(DataError, match="trainB/B1.png is not a PNG, JPEG or WebP image"):
             pack(source, tmp_path / "out", shard_mib=1, workers=workers)
     assert not (tmp_path / "out" / DOMAINS_FILE).exists()
 
@@ -183,10 +183,10 @@ def test_sets_of_an_interrupted_run_on_other_folders_are_not_mixed_in(tmp_path):
 
 
 def test_a_folder_of_domains_is_not_packed_over_by_one_set_nor_the_other_way_round(copy, tmp_path):
-    with pytest.raises(DataError, match="is not empty and no unfinished set"):
+    with pytest.raises(DataError, match="already holds what was packed .* --replace=yes"):
         pack(label_source(tmp_path / "labels", 1), copy, workers=1)
     pack(tmp_path / "labels", tmp_path / "set", workers=1)
-    with pytest.raises(DataError, match="is not empty and no unfinished set"):
+    with pytest.raises(DataError, match="already holds what was packed .* --replace=yes"):
         pack(domain_source(tmp_path / "s", trainA=1, trainB=1), tmp_path / "set", workers=1)
 
 

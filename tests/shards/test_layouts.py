@@ -119,7 +119,7 @@ def test_empty_folders_are_refused(tmp_path):
     source = label_source(tmp_path, 1)
     for path in (source / "train_img").iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="train_img holds no PNG or JPEG file"):
+    with pytest.raises(DataError, match="train_img holds no PNG, JPEG or WebP file"):
         find_records(source)
 
 
@@ -136,7 +136,7 @@ def test_other_image_formats_are_named_and_other_files_passed_over(tmp_path):
     put(source, "train_img/.hidden.png", "train_img/.trash/9.png")
     assert len(find_records(source)) == 1
     (source / "train_img/001.tif").write_bytes(b"x")
-    with pytest.raises(DataError, match="001.tif is neither PNG nor JPEG"):
+    with pytest.raises(DataError, match="001.tif is no PNG, JPEG or WebP"):
         find_records(source)
 
 

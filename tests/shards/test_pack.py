@@ -15,7 +15,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from shards import pack as pack_module
+from shards import workplace
 from shards.index import open_shards
 from shards.pack import pack
 from shards.records import DataError
@@ -124,7 +124,7 @@ PHOTO = np.zeros((8, 16, 3), np.uint8)
 BAD_FILES = {
     "train_img/002.png": (encoded(np.zeros((4, 4, 3), np.uint8)), "002.png is 4x4"),
     "train_img/001.png": (encoded(PHOTO)[:60], "001.png is corrupt"),
-    "train_img/003.png": (b"not an image", "003.png is not a PNG or JPEG image"),
+    "train_img/003.png": (b"not an image", "003.png is not a PNG, JPEG or WebP image"),
     "train_label/001.png": (encoded(PHOTO), "001.png has mode RGB, not single-channel"),
     "train_inst/000.png": (encoded(PHOTO), "000.png has mode RGB, not single-channel"),
 }
@@ -332,7 +332,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(large_source, tmp_path):
 
 def test_too_small_a_disk_is_refused_before_work(labels_source, tmp_path, monkeypatch):
     free = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(pack_module.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(workplace.shutil, "disk_usage", lambda path: free)
     with pytest.raises(DataError, match="0.0 MiB free, but the shards still need"):
         pack(labels_source, tmp_path / "out", workers=1)
 

@@ -130,4 +130,4 @@ def test_a_listed_image_that_does_not_decode(copy):
     digest = hashlib.sha256((copy / "index.json").read_bytes()).hexdigest()
     commit(copy, {"shards": content["shards"], "index_sha256": digest})
     (problem,) = verify(copy, workers=1).problems
-    assert "000.image.png is not a PNG or JPEG image" in problem
+    assert "000.image.png is not a PNG, JPEG or WebP image" in problem
