@@ -61,7 +61,7 @@ class Commands(ShardCommands, ClusterCommands):
         counted; transparent pixels, CMYK and files other than PNG, JPEG and WebP are refused.
 
         Args:
-            source: folder or list of images; or the word `earth` for a sample made of satellite images.
+            source: folder or list of images; or the word `earth` for a sample of satellite images.
             out: folder for the shards (for `earth`: for the images and the shards).
             layout: one of these; auto tells labels, pairs and SPLITA/ + SPLITB/ by their folders.
             split: train, test, val ...: which part of the source.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.arguments import integers, one_of
 from launcher.config import ConfigError
-from launcher.terminal import pace, progress_bar
+from launcher.progress import pace, progress_bar
 from shards.index import ShardSet
 from shards.photos import FORMATS, Photos
 

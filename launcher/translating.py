@@ -11,8 +11,8 @@ import torch
 from launcher.config import Config, ConfigError, insert, parse
 from launcher.config import build as build_config
 from launcher.failures import config_errors, memory_errors
+from launcher.progress import progress_bar
 from launcher.rundir import covers
-from launcher.terminal import progress_bar
 from launcher.wiring import PRECISIONS, build, checkpoint_at, fits, preprocess_of
 from shards.census import label_histogram
 from shards.images import check_header, decode_sample

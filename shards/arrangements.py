@@ -1,16 +1,17 @@
 """Names of folders -> how a source is arranged.
 
     labels        SOURCE/{split}_label/  SOURCE/{split}_inst/ (optional)  SOURCE/{split}_img/,
-                  or gtFine/{split}/ leftImg8bit/{split}/ (Cityscapes, label and inst in one folder),
-                  or annotations/{split}/ images/{split}/ (ADE20K), or stuffthingmaps/{split}/ (COCO)
+                  or gtFine/{split}/ (label and inst) leftImg8bit/{split}/ (Cityscapes),
+                  or annotations/{split}/ (ADE20K) or stuffthingmaps/{split}/ (COCO) and
+                  images/{split}/
     pairs         SOURCE/{split}_A/ SOURCE/{split}_B/, or A/{split}/ B/{split}/, or A/ B/
     unpaired      SOURCE/{split}A/ SOURCE/{split}B/, or as pairs
     side-by-side  SOURCE/{split}/, or SOURCE: each file holds A on the left and B on the right
     classes       SOURCE/{split}/CLASS/, or SOURCE/CLASS/: one domain a class
 
 Below annotations/, stuffthingmaps/ and images/ a split may be called as ADE20K (training) or COCO
-(train2017) call it. A source without folders of splits (A/ B/, SOURCE, SOURCE/CLASS/) is its own split train. The first
-arrangement of a layout whose folders are there is taken.
+(train2017) call it. A source without folders of splits (A/ B/, SOURCE, SOURCE/CLASS/) is its own
+split train. The first arrangement of a layout whose folders are there is taken.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ MAX_PIXELS = 2**26
 """Larger images (8192 x 8192) are refused before they are decoded: decompression bombs."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _IDS = ("1", "L", "P")
 _WIDE_IDS = (*_IDS, "I;16", "I")
@@ -124,7 +124,7 @@ def _open(data: bytes, where: str) -> Image.Image:
             warnings.simplefilter("ignore")  # about large images, refused below, and about EXIF
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.UnidentifiedImageError as error:
-        known = data.startswith(_MAGIC)
+        known = data.startswith(_MAGIC) or data[8:12] == b"WEBP"
         state = "truncated or corrupt" if known else "not a PNG, JPEG or WebP image"
         raise DataError(f"{where} is {state}: replace or remove the file") from error
     except Image.DecompressionBombError as error:

@@ -17,7 +17,7 @@ from shards.source_files import check_contained, check_regular, path_key
 
 _SUFFIXES = (".csv", ".jsonl")
 _OTHER_COLUMNS = ("key", "split")
-_COLUMNS = "label, inst (optional) and image, or a and b, or ab, or image; and key, split (optional)"
+_COLUMNS = "label, inst (optional) and image, or a and b, or ab, or image; optionally key, split"
 Row = tuple[int, dict[str, str]]
 """Number of a line, from 1, and its texts by column."""
 

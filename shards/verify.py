@@ -43,8 +43,9 @@ class _ShardCheck:
 def verify(
     location: str | Path, *, workers: int | None = None, progress: Progress | None = None
 ) -> Summary:
-    """Check a set, or all sets of a folder of domains, of the current generation in full: sha256 and structure of each tar,
-    crc32 of each member, every image decoded, the manifest's totals.
+    """Check a set, or all sets of a folder of domains, of the current generation in full:
+    sha256 and structure of each tar, crc32 of each member, every image decoded, the manifest's
+    totals.
 
     Raises DataError only if manifest or index (with domains: domains.json) are unusable; all else
     is in Summary.problems."""

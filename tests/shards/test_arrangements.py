@@ -194,3 +194,88 @@ def test_side_by_side_conditions_hold_both_pictures(tmp_path, folder):
     for member in (None, "a", "b"):
         (record,) = find_conditions(source, "side-by-side", member=member)
         assert record.files == {"ab": source / f"{folder}1.png"}
+
+
+def cityscapes(source: Path, split: str = "train", inst: bool = True) -> Path:
+    """Two frames of one city, with all that comes with them."""
+    endings = ["labelIds", "labelTrainIds", "color", *(["instanceIds"] if inst else [])]
+    for key in ("aachen/aachen_000000_000019", "aachen/aachen_000001_000019"):
+        put(source, *(f"gtFine/{split}/{key}_gtFine_{ending}.png" for ending in endings))
+        put(source, f"leftImg8bit/{split}/{key}_leftImg8bit.png")
+        (source / f"gtFine/{split}/{key}_gtFine_polygons.json").write_text("{}")
+    return source
+
+
+@pytest.mark.parametrize("inst", [True, False])
+def test_cityscapes_own_tree_gives_the_records_of_labels(tmp_path, inst):
+    source = cityscapes(cityscapes(tmp_path, "val", inst), "train", inst)
+    assert choose_layout(source, "auto", "train") == "labels"
+    records = find_records(source, "auto", "val")
+    assert [record.key for record in records] == [
+        "aachen/aachen_000000_000019", "aachen/aachen_000001_000019"
+    ]
+    names = {member: path.name for member, path in records[0].files.items()}
+    stem = "aachen_000000_000019"
+    expected = {"label": f"{stem}_gtFine_labelIds.png", "inst": f"{stem}_gtFine_instanceIds.png"}
+    if not inst:
+        del expected["inst"]
+    assert names == {**expected, "image": f"{stem}_leftImg8bit.png"}
+    assert list(names) == [*expected, "image"]
+
+
+def test_cityscapes_frames_without_a_partner_are_named(tmp_path):
+    source = cityscapes(tmp_path)
+    frame = "train/aachen/aachen_000001_000019"
+    lost = source / f"gtFine/{frame}_gtFine_instanceIds.png"
+    lost.unlink()
+    with pytest.raises(DataError, match="1 of 2 files in gtFine/train/ have no partner"):
+        find_records(source)
+    save(lost, PIXELS)
+    (source / f"leftImg8bit/{frame}_leftImg8bit.png").unlink()
+    with pytest.raises(DataError, match=r"no partner of the same name in leftImg8bit/train/ "):
+        find_records(source)
+
+
+@pytest.mark.parametrize("inst", [True, False])
+def test_cityscapes_maps_are_translated_with_or_without_photos(tmp_path, inst):
+    source = cityscapes(tmp_path, "test", inst)
+    maps = ["label", "inst"] if inst else ["label"]
+    for photos in (False, True):
+        records = find_conditions(source, "labels", photos=photos)
+        assert [list(r.files) for r in records] == [[*maps, *(["image"] if photos else [])]] * 2
+    assert records[0].key == "aachen/aachen_000000_000019"
+
+
+@pytest.mark.parametrize("maps", ["annotations", "stuffthingmaps"])
+@pytest.mark.parametrize(
+    "split, folder",
+    [
+        ("train", "train"), ("train", "training"), ("train", "train2017"),
+        ("val", "val"), ("val", "validation"), ("val", "val2017"),
+        ("test", "test"), ("validation", "validation"), ("unlabeled2017", "unlabeled2017"),
+    ],
+)
+def test_label_folders_of_ade20k_and_coco(tmp_path, maps, split, folder):
+    source = put(tmp_path, f"{maps}/{folder}/1.png", f"images/{folder}/1.jpg")
+    put(source, f"{maps}/other/2.png", "images/other/2.jpg")
+    (record,) = find_records(source, "auto", split)
+    files = {"label": f"{maps}/{folder}/1.png", "image": f"images/{folder}/1.jpg"}
+    assert record.files == {member: source / name for member, name in files.items()}
+    (condition,) = find_conditions(source, "labels", split)
+    assert condition.files == {"label": record.files["label"]}
+
+
+def test_a_split_by_its_own_name_goes_before_the_others(tmp_path):
+    source = put(tmp_path, "annotations/train/1.png", "images/train/1.jpg")
+    put(source, "annotations/training/2.png", "images/training/2.jpg")
+    assert [record.key for record in find_records(source)] == ["1"]
+
+
+def test_own_label_folders_go_before_the_trees(tmp_path):
+    source = put(cityscapes(tmp_path), "train_label/x.png", "train_img/x.png")
+    assert [record.key for record in find_records(source)] == ["x"]
+
+
+def test_photos_are_found_by_more_kinds(tmp_path):
+    source = put(tmp_path, "train/1.webp", "train/2.png")
+    assert [record.key for record in find_records(source, "side-by-side")] == ["1", "2"]

@@ -156,6 +156,13 @@ def misordered_png() -> bytes:
     return data[:8] + text + data[8:]
 
 
+def webp(*frames: np.ndarray) -> bytes:
+    first, *others = map(Image.fromarray, frames)
+    buffer = io.BytesIO()
+    first.save(buffer, "WEBP", save_all=bool(others), append_images=others, lossless=True)
+    return buffer.getvalue()
+
+
 REFUSED = {
     "colours for ids": ("label", encoded(PHOTO), "mode RGB, not single-channel 8-bit ids"),
     "wide label ids": ("label", encoded(WIDE_IDS), "mode I;16, not single-channel 8-bit ids"),
@@ -184,6 +191,12 @@ REFUSED = {
     "a PNG that starts with another chunk": ("a", misordered_png(), "does not start with IHDR"),
     "GIF": ("image", saved_as("GIF"), "not a PNG, JPEG or WebP image"),
     "TIFF": ("image", saved_as("TIFF"), "not a PNG, JPEG or WebP image"),
+    "lossy ids of another kind": ("inst", encoded(IDS, "WEBP", "RGB"), "WebP, which blurs ids"),
+    "a WebP with transparency": ("image", webp(np.dstack([PHOTO, GREY])), "48 transparent pixels"),
+    "an animated WebP": ("image", webp(PHOTO, PHOTO[::-1]), "an animated WebP: save the one"),
+    "half a WebP": ("image", webp(PHOTO)[:60], "truncated or corrupt"),
+    "a WebP's first bytes": ("image", webp(PHOTO)[:13], "truncated or corrupt"),
+    "a sound": ("image", b"RIFF\x24\0\0\0WAVEfmt " + bytes(24), "not a PNG, JPEG or WebP"),
     "half a PNG": ("image", encoded(PHOTO)[:100], "truncated or corrupt"),
     "half a JPEG": ("image", encoded(PHOTO, "JPEG")[:400], "truncated or corrupt"),
     "a PNG's first bytes": ("image", encoded(PHOTO)[:12], "truncated or corrupt"),
@@ -222,6 +235,7 @@ def test_a_flipped_byte_that_decodes_is_found_by_checksum():
 def test_extension_follows_the_content():
     assert extension(encoded(PHOTO), "F") == "png"
     assert extension(encoded(PHOTO, "JPEG"), "F") == "jpg"
+    assert extension(webp(PHOTO), "F") == "webp"
 
 
 def test_unequal_sizes_are_refused_with_both():
@@ -231,7 +245,7 @@ def test_unequal_sizes_are_refused_with_both():
 
 
 @given(
-    original=st.sampled_from([encoded(IDS), encoded(PHOTO), encoded(PHOTO, "JPEG"), transparent()]),
+    original=st.sampled_from([encoded(IDS), encoded(PHOTO), encoded(PHOTO, "JPEG"), transparent(), webp(PHOTO)]),
     flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=5),
     length=st.integers(0, 3000),
     member=st.sampled_from(["label", "inst", "image"]),
