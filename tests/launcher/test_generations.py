@@ -15,8 +15,10 @@ from launcher.config import Config, ConfigError, load
 from shards.index import open_shards
 from shards.pack import pack
 from shards.photos import Photos
+from tests import gang
 from tests.launcher.sample import ROOT, organza, write_recipe
 from tests.shards.sources import label_source
+from trainers.backends import open_backend
 
 
 @pytest.fixture
@@ -47,6 +49,25 @@ def test_a_new_run_takes_the_current_generation(began, tmp_path):
     config, _ = began
     (source,) = wiring.sources_of(config.model_copy(update={"run_dir": tmp_path / "new"}))
     assert source.shard_set.num_samples == 3
+
+
+def meeting(config: Config, own_prints: list[str]) -> str:
+    """What a rank that reads its own of these sets is told."""
+    backend = open_backend(len(own_prints), 60, None)
+    told = ""
+    try:
+        rundir.check_same_data(config, own_prints[backend.rank], backend)
+    except ConfigError as error:
+        told = str(error)
+    backend.close()
+    return told
+
+
+def test_ranks_that_found_different_generations_do_not_start(began):
+    config, fingerprint = began
+    assert gang.run(2, meeting, config, [fingerprint, fingerprint]) == ["", ""]
+    first, second = gang.run(2, meeting, config, [fingerprint, "0" * 64])
+    assert first == second and "another generation was packed just now" in first
 
 
 def test_pack_takes_its_new_options(tmp_path: Path) -> None:

@@ -163,6 +163,13 @@ def webp(*frames: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def webp_bomb() -> bytes:
+    """A few bytes that claim 16383 x 16383 pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(buffer, "WEBP", exif=b"Exif\0\0" + bytes(8))  # its header is VP8X
+    return buffer.getvalue()[:24] + struct.pack("<I", 16382)[:3] * 2 + buffer.getvalue()[30:]
+
+
 REFUSED = {
     "colours for ids": ("label", encoded(PHOTO), "mode RGB, not single-channel 8-bit ids"),
     "wide label ids": ("label", encoded(WIDE_IDS), "mode I;16, not single-channel 8-bit ids"),
@@ -200,6 +207,7 @@ REFUSED = {
     "half a PNG": ("image", encoded(PHOTO)[:100], "truncated or corrupt"),
     "half a JPEG": ("image", encoded(PHOTO, "JPEG")[:400], "truncated or corrupt"),
     "a PNG's first bytes": ("image", encoded(PHOTO)[:12], "truncated or corrupt"),
+    "a bomb of another kind": ("image", webp_bomb(), f"at most {images.MAX_PIXELS}"),
     "a bomb": ("image", bomb(), f"at most {images.MAX_PIXELS}"),
 }
 
