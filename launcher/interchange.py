@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from launcher.packing import conversion_lines
-from launcher.terminal import progress_bar
+from launcher.packing import conversion_lines, pace_of
+from launcher.progress import progress_bar
 from shards.dali import write_dali
 from shards.domains import has_domains
 from shards.foreign import Indexed, index_shards
 from shards.foreign_domains import domain_folders, index_domains
+from shards.generations import current
 from shards.index import open_all
 from shards.stores import open_store
 
@@ -22,6 +24,7 @@ def index(
     core."""
     folders = domain_folders(shards)
     bar, move = progress_bar("indexing")
+    since = time.monotonic()
     with bar:
         options = {
             "members": members,
@@ -34,6 +37,8 @@ def index(
         )
     for indexed in found:
         print("\n".join(told(indexed)))
+    sets = [indexed.shard_set for indexed in found]
+    print(f"Read {pace_of(sets, time.monotonic() - since)}.")
 
 
 def told(indexed: Indexed) -> Iterator[str]:
@@ -53,7 +58,7 @@ def told(indexed: Indexed) -> Iterator[str]:
 
 def dali(shards: str, out: Path) -> None:
     """Write the .idx files of a set, or of all domains into folders of their names."""
-    several = has_domains(open_store(shards))
+    several = has_domains(current(open_store(shards)))
     for name, shard_set in open_all(shards).items():
         paths = write_dali(shard_set, out / name if several else out)
         print(f"{shard_set.store}: {len(paths)} files for DALI: {paths[0]} ...")

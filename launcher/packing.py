@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launcher.arguments import integers, one_of
@@ -48,10 +48,14 @@ def pack_folder(
         print(f"{shard_set.store}: {shard_set.num_samples} samples in {num_shards} shards.")
         for line in conversion_lines(shard_set):
             print(line)
+    print(f"{out}: {pace_of(sets, time.monotonic() - since)}.")
+
+
+def pace_of(sets: Sequence[ShardSet], seconds: float) -> str:
+    """How fast whole sets were handled."""
     shards = [shard for shard_set in sets for shard in shard_set.manifest.shards]
-    num_samples = sum(shard.num_samples for shard in shards)
     num_bytes = sum(shard.num_bytes for shard in shards)
-    print(f"{out}: {pace(num_samples, num_bytes, time.monotonic() - since)}.")
+    return pace(sum(shard.num_samples for shard in shards), num_bytes, seconds)
 
 
 def photos_of(name: str, quality: str) -> Photos | None:

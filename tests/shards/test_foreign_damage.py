@@ -46,7 +46,7 @@ def header(name: str, kind: bytes, size: int = 0) -> tarfile.TarInfo:
         ([("0.jpg", A), (header("1.jpg", tarfile.LNKTYPE), b"")], "'1.jpg' is a link"),
         ([("0.jpg", A), (header("1.jpg", tarfile.CHRTYPE), b"")], "'1.jpg' is a link, a device"),
         ([("0.jpg", A[:200])], "a.tar: 0.jpg is truncated or corrupt"),
-        ([("0.jpg", b"GIF89a")], "a.tar: 0.jpg is not a PNG or JPEG"),
+        ([("0.jpg", b"GIF89a")], "a.tar: 0.jpg is not a PNG, JPEG or WebP"),
         ([(".hidden", b"x")], "holds no samples"),
         ([], "holds no samples"),
     ],

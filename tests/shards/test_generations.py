@@ -14,7 +14,7 @@ import pytest
 
 from shards.domains import has_domains
 from shards.generations import CURRENT_FILE, current
-from shards.index import ShardSet, open_domain, open_shards
+from shards.index import ShardSet, open_all, open_domain, open_shards
 from shards.pack import pack
 from shards.reader import Reader
 from shards.records import DataError
@@ -62,6 +62,8 @@ def test_the_new_generation_is_read_and_is_a_set_of_its_own(
     assert first_of(replaced) == contents(packed.store.path)
     (fresh,) = pack(other_source, tmp_path / "fresh", workers=1)
     assert contents(replaced / SECOND) == contents(tmp_path / "fresh")
+    ((name, found),) = open_all(replaced).items()
+    assert (name, found.fingerprint) == ("set", fresh.fingerprint)
     for location in (replaced, replaced / SECOND):
         found = open_shards(location)
         assert (found.fingerprint, found.num_samples) == (fresh.fingerprint, 5)
