@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shards.census import Census
-from shards.index import ShardSet, open_shards
+from shards.index import ShardSet, only_set
 from shards.index_file import add_row, empty_columns, index_bytes
 from shards.manifest import FORMAT, INDEX_FILE, MANIFEST_FILE, VERSION, ShardFile, to_bytes
 from shards.members import Members, choose_members
@@ -27,6 +27,7 @@ from shards.processes import Progress, Tick, run_jobs
 from shards.records import DataError
 from shards.sealed import write_atomically
 from shards.shard_writer import WORK_FOLDER, Receipt, disk_errors, examine
+from shards.stores import open_store
 from shards.tar_names import locate
 from shards.tar_samples import TarSample, tar_samples
 from shards.tars import TarFile
@@ -101,7 +102,7 @@ def index_shards(
         )
         is_new = _commit(folder, work, chosen, jobs, receipts)
     others = Counter({e: n for e, n in endings.items() if e not in chosen.by_ending})
-    return Indexed(open_shards(folder), chosen.by_ending, others, is_new)
+    return Indexed(only_set(open_store(folder)), chosen.by_ending, others, is_new)
 
 
 @contextmanager
