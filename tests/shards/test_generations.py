@@ -22,6 +22,7 @@ from shards.sealed import fingerprint_of
 from shards.sources import Source, fingerprint, open_sources
 from shards.stores import open_store
 from shards.verify import verify
+from tests.shards.fault_server import FaultServer
 from tests.shards.sources import ROOT, contents, domain_source, label_source, wait_until
 
 SECOND = "generation-000002"
@@ -74,6 +75,14 @@ def test_the_new_generation_is_read_and_is_a_set_of_its_own(
 def test_a_resumed_run_stays_with_its_generation(packed, replaced):
     for wanted, num_samples in ((None, 5), (packed.fingerprint, 13), ("0" * 64, 5)):
         assert sizes(open_sources(replaced, "labels", 0, fingerprint=wanted)) == [num_samples]
+
+
+def test_generations_are_found_behind_a_url(packed, replaced):
+    with FaultServer(replaced) as server:
+        for wanted, num_samples in ((None, 5), (packed.fingerprint, 13)):
+            sources = open_sources(server.url, "labels", 0, fingerprint=wanted)
+            assert sizes(sources) == [num_samples]
+            Reader(sources[0].shard_set).read(0)
 
 
 def sizes(sources: tuple[Source, ...]) -> list[int]:
