@@ -17,6 +17,7 @@ from PIL import Image
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_source
 from tests.launcher.test_translators import fill
+from tests.shards.foreign import street_tars
 
 README = (ROOT / "README.md").read_text()
 SHORT = ["--precision=fp32", "--schedule.constant=4", "--schedule.decay=4", "--data.workers=0"]
@@ -58,6 +59,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill(folder / "data" / "horse2zebra" / f"{split}A", 2, size=(96, 64))
         fill(folder / "data" / "horse2zebra" / f"{split}B", 2, seed=9, size=(64, 96))
         fill(folder / "data" / "facades" / split, 2, size=(128, 64))
+    names = [f"streets/train_{member}/000.png" for member in ("label", "inst", "img")]
+    (folder / "data" / "streets.csv").write_text(f"label,inst,image\n{','.join(names)}\n")
+    street_tars(folder / "data" / "tars")
     return folder
 
 
