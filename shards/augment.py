@@ -100,16 +100,15 @@ class Preprocess:
         """Bring all images of one sample to size.
 
         pixels: arrays [H, W] (ids) or [H, W, 3] (pictures) of one size; draw: 64 random bits;
-        where: what errors call the sample. Raises DataError if the crop exceeds the image."""
+        where: what errors call the sample. Gives views, some of them mirrored (of negative
+        strides). Raises DataError if the crop exceeds the image."""
         size = self.resized(*size_of(next(iter(pixels.values()))))
         self.check_crop(size, where)
         left, top, right, bottom = self._box(size, draw)
         mirror = self.flip and hash64(draw, 2) >> 63 == 1
         step = -1 if mirror else 1
         return {
-            member: np.ascontiguousarray(
-                _resize(array, size)[top:bottom, left:right][:, ::step]
-            )
+            member: _resize(array, size)[top:bottom, left:right][:, ::step]
             for member, array in pixels.items()
         }
 

@@ -169,7 +169,8 @@ def _rgb(image: Image.Image, data: bytes, where: str) -> np.ndarray:
     if image.mode in ("I;16", "I"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))
+    # PIL converts RGB to RGB by a copy, which takes as long as a JPEG's decoding.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _check_mode(image: Image.Image, where: str) -> None:

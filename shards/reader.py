@@ -1,4 +1,4 @@
-"""Read any sample of a packed set: one range through the index, every member's crc32 checked."""
+"""Read any sample of a packed set: its ranges through the index, every member's crc32 checked."""
 
 from __future__ import annotations
 
@@ -31,13 +31,8 @@ class Reader:
     def _read(self, sample: int) -> tuple[dict[str, bytes], list[str]]:
         """The files, and the members whose crc32 is wrong."""
         index = self.shard_set.index
-        starts = {member: int(column.offsets[sample]) for member, column in index.items()}
-        ends = {member: starts[member] + int(index[member].sizes[sample]) for member in index}
-        start = min(starts.values())
         shard = self.shard_set.shard_name(sample)
-        data = self.shard_set.store.read_range(shard, start, max(ends.values()) - start)
-        files = {
-            member: data[starts[member] - start : ends[member] - start] for member in index
-        }
+        ranges = [(int(c.offsets[sample]), int(c.sizes[sample])) for c in index.values()]
+        files = dict(zip(index, self.shard_set.store.read_ranges(shard, ranges)))
         crc32s = {member: int(index[member].crc32s[sample]) for member in index}
         return files, [m for m, content in files.items() if zlib.crc32(content) != crc32s[m]]

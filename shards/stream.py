@@ -90,7 +90,7 @@ def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Ba
                     f"{size_text(array.shape[1::-1])}, but the images of a batch need one size: "
                     f"choose a data.preprocess.mode that crops, or micro-batches of 1"
                 )
-        batch[member] = torch.stack([_tensor(array) for array in arrays])
+        batch[member] = _stack(arrays)
     return batch | {"keys": list(keys)}
 
 
@@ -220,7 +220,11 @@ def _check_room(
     check_shared_memory(bytes_per_sample * micro_batch * workers * PREFETCH)
 
 
-def _tensor(array: np.ndarray) -> Tensor:
-    """[H, W] -> [1, H, W]; [H, W, 3] -> [3, H, W]."""
-    tensor = torch.from_numpy(np.require(array, requirements="W"))
-    return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
+    """N x [H, W] -> [N, 1, H, W]; N x [H, W, 3] -> [N, 3, H, W].
+
+    By numpy, which takes huge pages from the system, and mirrored views as they are; `out`, or the
+    batch would be laid out as the pictures are."""
+    planes = [array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0) for array in arrays]
+    batch = np.empty((len(planes), *planes[0].shape), planes[0].dtype)
+    return torch.from_numpy(np.stack(planes, out=batch))

@@ -24,6 +24,15 @@ def test_every_sample_comes_back_as_it_was(packed, labels_source):
         }
 
 
+def test_ranges_are_the_same_from_one_request_or_several(packed):
+    shard, columns = packed.shard_name(3), packed.index.values()
+    ranges = [(int(column.offsets[3]), int(column.sizes[3])) for column in columns]
+    for asked in (ranges, ranges[::-1]):
+        in_one = stores.Store.read_ranges(packed.store, shard, asked)
+        assert in_one == packed.store.read_ranges(shard, asked)
+        assert [len(data) for data in in_one] == [size for _, size in asked]
+
+
 def test_a_flipped_byte_names_shard_key_and_member(packed, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(packed.store.path, copy)

@@ -23,7 +23,7 @@ from shards.pack import pack
 from shards.reader import Reader
 from shards.records import DataError
 from shards.sources import Source
-from shards.stream import Batch, batches, check_shared_memory
+from shards.stream import Batch, batches, check_shared_memory, collate
 from tests.shards.sources import (
     ROOT,
     alive,
@@ -83,7 +83,17 @@ def test_types_and_shapes(packed):
         "inst": (torch.int32, (4, 1, 6, 5)),
         "image": (torch.uint8, (4, 3, 6, 5)),
     }
+    assert all(tensor.is_contiguous() for m, tensor in batch.items() if m != "keys")
     assert batch["keys"] == [packed.keys[FullOrder([13], SEED).locate(n)[1]] for n in range(4)]
+
+
+def test_mirrored_pictures_are_stacked_as_they_are(packed):
+    pixels = [decode_sample(Reader(packed).read(n), packed.names(n)) for n in range(2)]
+    mirrored = {member: array[:, ::-1] for member, array in pixels[1].items()}
+    batch = collate([pixels[0], mirrored], ["one", "two"])
+    for member, array in pixels[1].items():
+        planes = torch.from_numpy(array.reshape(*array.shape[:2], -1).copy()).permute(2, 0, 1)
+        assert torch.equal(batch[member][1], planes.flip(2)), member
 
 
 def test_pixels_are_those_of_the_files(packed):
