@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import re
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,28 +17,19 @@ from cluster import rendezvous, slurm
 from cluster.errors import ClusterError
 from cluster.preflight import preflight
 from cluster.topology import topology
-from launcher import rundir, spans, wiring
+from launcher import rundir
 from launcher.config import Config, ConfigError, load
+from launcher.data_checks import data
 from launcher.facts import facts
+from launcher.findings import Finding
 from launcher.tables import table
 from shards.records import DataError
-from shards.sources import epoch_size, fingerprint
 
 SKEW = 5.0
 """Seconds by which a clock may differ: heartbeats are a minute's matter."""
+NOT_SHARED = ("tmpfs", "ramfs", "overlay")
+"""File systems that each node has for itself."""
 SLURM_COMMANDS = ("sbatch", "srun", "scontrol", "scancel")
-LEAST_SHARED = 64 << 20
-"""Bytes of /dev/shm in a container that nobody has thought of: too few."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table."""
-
-    what: str
-    found: str
-    remedy: str = ""
-    """What to do; "" when all is well."""
 
 
 def doctor(recipe: str, overrides: Mapping[str, str]) -> int:
@@ -94,32 +84,24 @@ def gpus(config: Config) -> Iterator[Finding]:
     )
 
 
-def shared_memory(config: Config) -> Iterator[Finding]:
-    status = os.statvfs("/dev/shm")
-    free = status.f_bavail * status.f_frsize
-    few = config.data.workers > 0 and free <= LEAST_SHARED
-    remedy = "enlarge /dev/shm (docker run --shm-size=8g) or set data.workers=0" if few else ""
-    yield Finding("/dev/shm", f"{free / 2**20:.0f} MiB free", remedy)
-
-
 def run_dir(config: Config) -> Iterator[Finding]:
     """Writable, with locks, and with a clock that agrees with this machine's."""
     folder = config.run_dir.absolute()
     while not folder.exists():
         folder = folder.parent
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ClusterError(
-                f"{folder} is on a file system without locks ({error.strerror}): choose another "
-                "run_dir, or mount it with them (Lustre: -o flock)"
-            ) from error
+        rundir.locked(file.fileno(), folder)
         file.write(b"x")
         file.flush()
         ahead = os.fstat(file.fileno()).st_mtime - time.time()
     free = shutil.disk_usage(folder).free
-    yield Finding("run_dir", f"{folder} is writable, {free / 2**30:.1f} GiB free")
+    kind = file_system(folder)
+    apart = kind in NOT_SHARED and topology().num_nodes > 1
+    yield Finding(
+        "run_dir",
+        f"{folder} is writable, {free / 2**30:.1f} GiB free, on {kind}",
+        f"choose a run_dir that all nodes share: each has a {kind} of its own" if apart else "",
+    )
     skewed = abs(ahead) > SKEW
     yield Finding(
         "clock",
@@ -128,16 +110,15 @@ def run_dir(config: Config) -> Iterator[Finding]:
     )
 
 
-def data(config: Config) -> Iterator[Finding]:
-    with wiring.config_errors():
-        sources = wiring.sources_of(config)
-        number = epoch_size(sources)
-        resolved = spans.resolve(config, number)
-        world = topology().world.size
-        recipe = wiring.recipe_of(resolved, world)
-        wiring.check_data(resolved, sources, wiring.micro_batch_of(recipe, world))
-    found = f"{number} samples an epoch, fingerprint {fingerprint(sources)[:16]}"
-    yield Finding("shards", f"{config.data.shards}: {found}")
+def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Its kind, as `man 5 proc` describes the list of mounts: the last of the longest prefix."""
+    depth, kind = -1, "an unknown file system"
+    for line in mounts.read_text().splitlines():
+        place, _, file_system_part = line.partition(" - ")
+        point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), place.split()[4]))
+        if folder.resolve().is_relative_to(point) and len(point.parts) >= depth:
+            depth, kind = len(point.parts), file_system_part.split()[0]
+    return kind
 
 
 def scheduler(config: Config) -> Iterator[Finding]:
@@ -171,4 +152,4 @@ def peers(config: Config) -> Iterator[Finding]:
     )
 
 
-CHECKS = (versions, gpus, shared_memory, run_dir, data, scheduler)
+CHECKS = (versions, gpus, run_dir, data, scheduler)

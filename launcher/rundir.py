@@ -44,18 +44,26 @@ def lock(run_dir: Path) -> None:
     """Make this process the only writer of the run folder; the system ends that with it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not locked(descriptor, run_dir):
         raise ConfigError(
             f"Another process is training in run_dir={run_dir}: wait for its end, or choose "
             "another run_dir."
-        ) from error
+        )
+
+
+def locked(descriptor: int, run_dir: Path) -> bool:
+    """Lock a file of the run folder, unless another process has; ConfigError where there are no
+    locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
         raise ConfigError(
             f"run_dir={run_dir} lies on a file system without locks ({error.strerror}): choose "
             "another, or mount it with them (Lustre: -o flock)."
         ) from error
+    return True
 
 
 def write(config: Config) -> None:

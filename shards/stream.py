@@ -74,7 +74,7 @@ def batches(
     positions = _Positions(start, global_batch, micro_batch, rank, world, streams)
     stream = _Stream([Drawer(s, preprocess, seed, substitutes > 0) for s in sources])
     if workers:
-        _check_room(sources, preprocess, micro_batch, workers)
+        check_shared_memory(shared_memory_needed(sources, preprocess, micro_batch, workers))
     return _load(stream, positions, workers, pin, Allowance(substitutes, report))
 
 
@@ -92,6 +92,19 @@ def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Ba
                 )
         batch[member] = _stack(arrays)
     return batch | {"keys": list(keys)}
+
+
+def shared_memory_needed(
+    sources: Sequence[Source], preprocess: Preprocess, micro_batch: int, workers: int
+) -> int:
+    """Bytes of the batches that the workers of one process keep ready."""
+    bytes_per_sample = 0
+    for source in sources:
+        manifest = source.shard_set.manifest
+        width, height = preprocess.output_size(*manifest.max_size)
+        kinds = [KINDS[member] for member in decoded_members(manifest.members)]
+        bytes_per_sample += width * height * sum(_BYTES_PER_PIXEL[kind] for kind in kinds)
+    return bytes_per_sample * micro_batch * workers * PREFETCH
 
 
 def check_shared_memory(num_bytes: int, folder: str = "/dev/shm") -> None:
@@ -206,18 +219,6 @@ def _unwrap(loader: DataLoader, allowance: Allowance) -> Iterator[Batch]:
 def _close(loaded: weakref.ref[Any]) -> None:
     if (generator := loaded()) is not None:
         generator.close()
-
-
-def _check_room(
-    sources: Sequence[Source], preprocess: Preprocess, micro_batch: int, workers: int
-) -> None:
-    bytes_per_sample = 0
-    for source in sources:
-        manifest = source.shard_set.manifest
-        width, height = preprocess.output_size(*manifest.max_size)
-        kinds = [KINDS[member] for member in decoded_members(manifest.members)]
-        bytes_per_sample += width * height * sum(_BYTES_PER_PIXEL[kind] for kind in kinds)
-    check_shared_memory(bytes_per_sample * micro_batch * workers * PREFETCH)
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:

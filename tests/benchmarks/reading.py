@@ -70,7 +70,8 @@ def main(arguments: list[str]) -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         for suffix in options.pictures.split(","):
-            folder = Path(options.folder or temporary) / suffix
+            name = f"{suffix}-{options.size}-{options.triplets}"
+            folder = Path(options.folder or temporary) / name
             make_material(folder, suffix, options)
             # A process each: some loaders cannot start workers once they have read here.
             with ProcessPoolExecutor(1, get_context("spawn")) as alone:
@@ -223,15 +224,14 @@ def as_table(rows: list[Row], options: Options) -> str:
     names = [name for name in COLUMNS if name in rows[0]]
     lines = []
     for row in rows:
-        cells = ["not installed"] + [""] * len(names)
+        cells = ["not installed", *[""] * len(names)]
         if "ratios" in row:
             cells = [f"{row[name]:.2f} ({row['ratios'][name]:.2f})" for name in names]
             cells.append(f"{1e3 / row['collate_cpu_ms']:.1f}")
         lines.append([row["pictures"], row["loader"], *cells])
-    head = ["pictures", "CPU ms a sample (to ours')", *(COLUMNS[name] for name in names)]
-    return f"{options.size}, batches of {options.batch}, {options.workers} workers\n" + table(
-        [*head, "samples/s/core"], lines
-    )
+    head = ["pictures", "loader", *(COLUMNS[name] for name in names), "samples/s/core"]
+    title = f"{options.size}, batches of {options.batch}, {options.workers} workers"
+    return f"{title}: CPU ms a sample (ratio to ours)\n{table(head, lines)}"
 
 
 def notes(row: Row) -> str:
