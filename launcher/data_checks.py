@@ -1,9 +1,10 @@
-"""What `doctor` looks at before data can flow: the shards, room for batches, and their pace."""
+"""What `doctor` looks at before data can flow: shards, room for batches, their pace, the cache."""
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,9 @@ from cluster.topology import World, topology
 from launcher import observing, spans, wiring
 from launcher.config import Config
 from launcher.findings import Finding
+from launcher.mounts import OF_A_NETWORK, file_system
+from launcher.places import cache_of
+from shards.copies import Copies
 from shards.draws import Drawer
 from shards.sources import Source, epoch_size, fingerprint
 from shards.stream import shared_memory_needed
@@ -34,8 +38,10 @@ def data(config: Config) -> Iterator[Finding]:
         recipe = wiring.recipe_of(resolved, world.size)
         micro_batch = wiring.micro_batch_of(recipe, world.size)
         wiring.check_data(resolved, sources, micro_batch)
+    shards = config.data.shards
+    lie = f"{shards} (on {file_system(shards)})" if isinstance(shards, Path) else shards
     found = f"{number} samples an epoch, fingerprint {fingerprint(sources)[:16]}"
-    yield Finding("shards", f"{config.data.shards}: {found}")
+    yield Finding("shards", f"{lie}: {found}")
     yield shared_memory(config, sources, micro_batch, world)
     yield decoding(config, sources)
     yield processors(config, world)
@@ -114,3 +120,23 @@ def processors(config: Config, world: World) -> Finding:
         f"ask for {ranks * config.data.workers} (SLURM: --cpus-per-task) or lower data.workers"
         if few else "",
     )
+
+
+def cache(config: Config) -> Iterator[Finding]:
+    """Room for the copies of shards, on a disk of the node's own."""
+    with wiring.config_errors():
+        wanted = cache_of(config.data.cache)
+    if wanted is None:
+        return
+    copies = Copies(wanted.folder, wanted.limit)
+    copies.prepare()
+    kept = sum(path.stat().st_size for path in copies.folder.glob("*.tar"))
+    room = shutil.disk_usage(copies.folder).free + kept
+    kind = file_system(copies.folder)
+    remedy = ""
+    if room < wanted.limit:
+        remedy = f"make room, or lower data.cache.limit_gib to {room / 2**30:.1f}"
+    if kind in OF_A_NETWORK:
+        remedy = f"choose a data.cache.folder on each node's own disk: {kind} is a network's"
+    found = f"{wanted.folder} on {kind}, {kept / 2**30:.1f} GiB kept, room for {room / 2**30:.1f}"
+    yield Finding("cache", f"{found} of {wanted.limit / 2**30:.1f}", remedy)

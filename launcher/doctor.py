@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -19,16 +18,15 @@ from cluster.preflight import preflight
 from cluster.topology import topology
 from launcher import rundir
 from launcher.config import Config, ConfigError, load
-from launcher.data_checks import data
+from launcher.data_checks import cache, data
 from launcher.facts import facts
 from launcher.findings import Finding
+from launcher.mounts import OF_A_NODE, file_system
 from launcher.tables import table
 from shards.records import DataError
 
 SKEW = 5.0
 """Seconds by which a clock may differ: heartbeats are a minute's matter."""
-NOT_SHARED = ("tmpfs", "ramfs", "overlay")
-"""File systems that each node has for itself."""
 SLURM_COMMANDS = ("sbatch", "srun", "scontrol", "scancel")
 
 
@@ -96,7 +94,7 @@ def run_dir(config: Config) -> Iterator[Finding]:
         ahead = os.fstat(file.fileno()).st_mtime - time.time()
     free = shutil.disk_usage(folder).free
     kind = file_system(folder)
-    apart = kind in NOT_SHARED and topology().num_nodes > 1
+    apart = kind in OF_A_NODE and topology().num_nodes > 1
     yield Finding(
         "run_dir",
         f"{folder} is writable, {free / 2**30:.1f} GiB free, on {kind}",
@@ -108,17 +106,6 @@ def run_dir(config: Config) -> Iterator[Finding]:
         f"{folder}'s is {ahead:+.1f} s from this machine's",
         "synchronise both with NTP" if skewed else "",
     )
-
-
-def file_system(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Its kind, as `man 5 proc` describes the list of mounts: the last of the longest prefix."""
-    depth, kind = -1, "an unknown file system"
-    for line in mounts.read_text().splitlines():
-        place, _, file_system_part = line.partition(" - ")
-        point = Path(re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), place.split()[4]))
-        if folder.resolve().is_relative_to(point) and len(point.parts) >= depth:
-            depth, kind = len(point.parts), file_system_part.split()[0]
-    return kind
 
 
 def scheduler(config: Config) -> Iterator[Finding]:
@@ -152,4 +139,4 @@ def peers(config: Config) -> Iterator[Finding]:
     )
 
 
-CHECKS = (versions, gpus, run_dir, data, scheduler)
+CHECKS = (versions, gpus, run_dir, data, cache, scheduler)

@@ -14,6 +14,7 @@ from cluster.heartbeat import Heart
 from launcher import data_checks, doctor
 from launcher.config import load
 from launcher.findings import Finding
+from launcher.mounts import file_system
 from tests.cluster.minislurm import MiniSlurm
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
@@ -142,7 +143,7 @@ def test_the_file_system_is_that_of_the_last_and_deepest_mount(tmp_path: Path) -
         f"23 22 0:5 / {tmp_path}/a\\040b rw - nfs4 server:/a rw\n"
         f"24 23 0:6 / {tmp_path}/a\\040b rw shared:2 master:1 - lustre mds:/a rw\n"
     )
-    kinds = {name: doctor.file_system(tmp_path / name, mounts) for name in ("a b/c", "a", "a bc")}
+    kinds = {name: file_system(tmp_path / name, mounts) for name in ("a b/c", "a", "a bc")}
     assert kinds == {"a b/c": "lustre", "a": "ext4", "a bc": "ext4"}
 
 
@@ -156,6 +157,18 @@ def test_the_run_folder_of_several_nodes_lies_on_no_file_system_of_one(
         monkeypatch.setenv(name, value)
     remedy = next(doctor.run_dir(config)).remedy
     assert remedy == "choose a run_dir that all nodes share: each has a tmpfs of its own"
+
+
+def test_a_cache_needs_room_for_its_limit(recipe: Path, tmp_path: Path) -> None:
+    def look(folder: Path, limit: str) -> Finding:
+        overrides = {"data.cache.folder": str(folder), "data.cache.limit_gib": limit}
+        (finding,) = doctor.looked_at(data_checks.cache, load(str(recipe), overrides))
+        return finding
+
+    assert doctor.looked_at(data_checks.cache, load(str(recipe), {})) == []
+    assert look(tmp_path, "0.001").remedy == ""
+    assert "lower data.cache.limit_gib to" in look(tmp_path, "1e6").remedy
+    assert "data.cache.folder: /proc/" in look(Path("/proc/copies"), "1").remedy
 
 
 def test_a_check_that_ends_with_a_sentence_is_a_finding() -> None:
