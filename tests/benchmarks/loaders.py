@@ -105,9 +105,9 @@ class Webdataset(Loader):
     def batches(self, size: int, workers: int) -> Iterator[Sample]:
         import webdataset
 
-        # Resampled: with shards of their own, some workers would have none.
-        dataset = webdataset.WebDataset(self.shards, resampled=True, shardshuffle=False)
-        return torch_batches(self._decoded(dataset).map(planes), size, workers)
+        # Each worker reads shards of its own: give it at least as many as there are workers.
+        dataset = webdataset.WebDataset(self.shards, shardshuffle=len(self.shards))
+        return torch_batches(self._decoded(dataset).map(planes).repeat(), size, workers)
 
     def _decoded(self, dataset: Any) -> Any:
         import webdataset

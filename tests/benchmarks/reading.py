@@ -106,7 +106,7 @@ def make_material(folder: Path, suffix: str, options: Options) -> None:
         for photo in (folder / "source" / FOLDERS["image"]).iterdir():
             Image.open(photo).save(photo.with_suffix(".png"))
             photo.unlink()
-    pack(folder / "source", folder / "shards", layout="labels", shard_mib=16)
+    pack(folder / "source", folder / "shards", layout="labels", shard_mib=4)
 
 
 def compared(folder: Path, suffix: str, options: Options) -> list[Row]:
