@@ -85,7 +85,7 @@ class CachedStore(Store):
 
     def prefetch(self, names: Sequence[str]) -> None:
         """Fetch these shards, in this order, after those that were named before. What goes wrong
-        is raised when the shard is read."""
+        may have passed when the shard is read: that tries anew."""
         if self._fetcher is None or self._fetcher.process != os.getpid():
             self._fetcher = _Fetcher(self._keep)
         self._fetcher.fetch(names)
@@ -171,7 +171,6 @@ class _Fetcher:
         self._keep = keep
         self._names: dict[str, None] = {}
         self._named = threading.Condition()
-        self._errors: dict[str, DataError] = {}
         threading.Thread(target=self._run, daemon=True).start()
 
     def fetch(self, names: Sequence[str]) -> None:
@@ -181,12 +180,9 @@ class _Fetcher:
             self._named.notify()
 
     def forget(self, name: str) -> None:
-        """Leave a shard to its reader; raises what went wrong with it, the next read tries anew."""
+        """Leave a shard to its reader."""
         with self._named:
             self._names.pop(name, None)
-            error = self._errors.pop(name, None)
-        if error is not None:
-            raise error
 
     def _run(self) -> None:
         while True:
@@ -197,5 +193,5 @@ class _Fetcher:
                 del self._names[name]
             try:
                 self._keep(name)
-            except DataError as error:
-                self._errors[name] = error
+            except DataError:
+                continue  # if it lasts, whoever reads the shard will tell

@@ -209,16 +209,26 @@ def test_shards_are_fetched_ahead(large_set, server, tmp_path):
     assert server.requests.total() == before
 
 
-def test_what_goes_wrong_ahead_is_told_by_the_read(large_set, server, tmp_path):
+def test_what_goes_wrong_ahead_is_told_by_the_read_if_it_lasts(large_set, server, tmp_path):
     shard_set = through(tmp_path, server)
     first, second = names(large_set)[:2]
-    server.fail(first, ["forbidden"])
+    server.fail(first, ["forbidden", "forbidden"])
     shard_set.store.prefetch([first, second])
     wait_until(lambda: copy_of(tmp_path, large_set, 1).exists())
     Reader(shard_set).read(1)
     with pytest.raises(DataError, match=f"{first} may not be read"):
         Reader(shard_set).read(0)
     assert Reader(shard_set).read(0) == Reader(large_set).read(0)
+
+
+def test_what_went_wrong_ahead_and_passed_is_forgotten(large_set, server, tmp_path):
+    shard_set = through(tmp_path, server)
+    first, second = names(large_set)[:2]
+    server.fail(first, ["forbidden"])
+    shard_set.store.prefetch([first, second])
+    wait_until(lambda: copy_of(tmp_path, large_set, 1).exists())
+    assert Reader(shard_set).read(0) == Reader(large_set).read(0)
+    assert server.gets()[first] == 2
 
 
 def test_what_was_read_meanwhile_is_not_fetched(large_set, server, tmp_path):
