@@ -27,16 +27,17 @@ Location = Annotated[Path | str, BeforeValidator(folder_or_url)]
 
 
 class NodeCache(Settings):
-    folder: str | None = None
+    folder: str | None = Field(None, min_length=1)
     """On each node's own disk, for copies of shards; $NAME is the node's variable. null: none."""
-    limit_gib: float = Field(100, gt=0)
+    limit_gib: float = Field(100, gt=0, le=2**30)
     """GiB that the copies on a node may take together."""
     ahead: int = Field(2, ge=0)
     """Shards that are fetched before they are needed."""
 
 
-def cache_of(settings: NodeCache) -> Cache | None:
-    """The cache on this node, if one is wanted. ValueError if its variables are not set here."""
+def cache_of(settings: NodeCache, num_nodes: int = 1) -> Cache | None:
+    """The cache on this node, one of `num_nodes`, if one is wanted. ValueError if its variables
+    are not set here."""
     if settings.folder is None:
         return None
     option = f"data.cache.folder={settings.folder}"
@@ -52,4 +53,4 @@ def cache_of(settings: NodeCache) -> Cache | None:
         raise ValueError(
             f"{option}: write variables as $NAME or ${{NAME}}, and a dollar as $$."
         ) from error
-    return Cache(folder, int(settings.limit_gib * 2**30), settings.ahead)
+    return Cache(folder, int(settings.limit_gib * 2**30), settings.ahead, num_nodes)

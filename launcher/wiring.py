@@ -38,7 +38,8 @@ def train(config: Config) -> int:
     stop = StopRequest().install()
     with config_errors():
         world = expected_world(config)
-        sources = sources_of(config, cache_of(config.data.cache))
+        cache = cache_of(config.data.cache, topology.topology().num_nodes)
+        sources = sources_of(config, cache)
         config = spans.resolve(config, epoch_size(sources))
         recipe = recipe_of(config, world.size)
         check_data(config, sources, micro_batch_of(recipe, world.size))

@@ -38,6 +38,8 @@ class Cache:
     folder: Path
     limit: int
     ahead: int = 0
+    num_nodes: int = 1
+    """Nodes that share the streams of an order, each with a cache of its own."""
 
 
 def cached(shard_set: ShardSet, cache: Cache) -> ShardSet:
@@ -47,11 +49,8 @@ def cached(shard_set: ShardSet, cache: Cache) -> ShardSet:
             raise DataError(f"{shard_set.store}: {shard.sha256!r} is no sha256: pack the set anew")
     copies = Copies(cache.folder, cache.limit)
     copies.prepare()
-    largest = max((shard.num_bytes for shard in shard_set.manifest.shards), default=1)
-    # What is fetched ahead must not push out the shard that is being read.
-    ahead = min(cache.ahead, max(0, cache.limit // largest - 1))
     shards = {shard.name: shard for shard in shard_set.manifest.shards}
-    return replace(shard_set, store=CachedStore(shard_set.store, shards, copies, ahead))
+    return replace(shard_set, store=CachedStore(shard_set.store, shards, copies, cache.ahead))
 
 
 class CachedStore(Store):

@@ -124,14 +124,26 @@ def _order(shard_set: ShardSet, shuffle: Shuffle, seed: int, domain: int = 0) ->
 
 
 def _check_room(sources: Sequence[Source], shuffle: Shuffle, cache: Cache) -> None:
-    """Raise DataError if each sample would have a whole shard fetched and another one removed."""
+    """Raise DataError if shards would be removed that are still needed, and fetched over and
+    over."""
+    count = _num_shards(shuffle, cache)
     needed = 0
     for source in sources:
-        sizes = [shard.num_bytes for shard in source.shard_set.manifest.shards]
-        needed += sum(sizes if shuffle.kind == "full" else sizes[: shuffle.window])
+        sizes = sorted(shard.num_bytes for shard in source.shard_set.manifest.shards)
+        needed += sum(sizes if count is None else sizes[-count:])
     if needed > cache.limit:
         raise DataError(
-            f"a {shuffle.kind} shuffle of {sources[0].shard_set.store} reads {needed / 2**30:.3f} "
-            f"GiB of shards at a time, but data.cache.limit_gib={cache.limit / 2**30:.3f}: raise "
-            f"it, choose data.order.shuffle=windowed with a small data.order.window, or no cache"
+            f"a {shuffle.kind} shuffle of {sources[0].shard_set.store} needs {needed / 2**30:.3f} "
+            f"GiB of shards on each node at a time, but data.cache.limit_gib="
+            f"{cache.limit / 2**30:.3f}: raise it, choose data.order.shuffle=windowed with a "
+            f"smaller data.order.window or data.order.streams, data.cache.ahead=0, or no cache"
         )
+
+
+def _num_shards(shuffle: Shuffle, cache: Cache) -> int | None:
+    """How many shards a node needs at a time; None for all."""
+    if shuffle.kind == "full":
+        return None
+    streams = -(-shuffle.streams // cache.num_nodes)
+    # What is fetched ahead is the next group, shard by shard, and some more.
+    return streams * (2 * shuffle.window + cache.ahead if cache.ahead else shuffle.window)

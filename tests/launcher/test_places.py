@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from launcher import config, packing, rundir, submitting
 from launcher.config import ConfigError
@@ -41,8 +42,17 @@ def test_a_nodes_variables_are_read_on_the_node(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("SLURM_TMPDIR", "/local/job7")
     cache = cache_of(NodeCache(folder="$SLURM_TMPDIR/${SLURM_TMPDIR}/x$$", limit_gib=0.5, ahead=4))
     assert cache is not None and cache.folder == Path("/local/job7//local/job7/x$")
-    assert (cache.limit, cache.ahead) == (2**29, 4)
+    assert (cache.limit, cache.ahead, cache.num_nodes) == (2**29, 4, 1)
     assert cache_of(NodeCache()) is None
+
+
+@pytest.mark.parametrize(
+    "option", [{"folder": ""}, {"limit_gib": float("inf")}, {"limit_gib": 1e300}, {"limit_gib": 0}]
+)
+def test_values_that_name_no_place_or_limit(option: dict[str, object]) -> None:
+    """An empty folder, as an unset variable of the shell leaves it, would be the current one."""
+    with pytest.raises(ValidationError):
+        NodeCache(**option)
 
 
 @pytest.mark.parametrize(

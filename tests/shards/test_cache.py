@@ -173,8 +173,7 @@ def test_wrong_bytes_are_never_kept(large_set, server, tmp_path):
 
 
 def test_a_limit_below_a_shard(large_set, server, tmp_path, capsys):
-    shard_set = through(tmp_path, server, 1000, ahead=3)
-    assert shard_set.store.ahead == 0
+    shard_set = through(tmp_path, server, 1000)
     for sample in (0, 1):
         assert Reader(shard_set).read(sample) == Reader(large_set).read(sample)
     told = capsys.readouterr().err
@@ -277,13 +276,25 @@ def test_domains_share_a_cache(tmp_path):
     assert fingerprint(remote) == fingerprint(local) and len(copies(tmp_path / "cache")) == 2
 
 
-def test_an_order_that_would_fetch_a_shard_for_each_sample_is_refused(large_set, tmp_path):
-    cache = Cache(tmp_path, 4 * max(sizes(large_set)))
-    few = Shuffle("windowed", window=4)
-    assert open_sources(large_set.store.path, "labels", 0, shuffle=few, cache=cache)
-    for shuffle in (Shuffle(), Shuffle("windowed", window=5)):
+def test_an_order_that_would_fetch_shards_over_and_over_is_refused(large_set, tmp_path):
+    def opened(shuffle: Shuffle, limit: int, ahead: int = 0, num_nodes: int = 1):
+        bytes_limit = sum(sorted(sizes(large_set))[-limit:])
+        cache = Cache(tmp_path, bytes_limit, ahead, num_nodes)
+        return open_sources(large_set.store.path, "labels", 0, shuffle=shuffle, cache=cache)
+
+    def refused(shuffle: Shuffle, limit: int, **options: int) -> None:
         with pytest.raises(DataError, match=f"a {shuffle.kind} shuffle of .* data.cache.limit_gib"):
-            open_sources(large_set.store.path, "labels", 0, shuffle=shuffle, cache=cache)
+            opened(shuffle, limit, **options)
+
+    assert opened(Shuffle("windowed", window=4), 4)
+    refused(Shuffle("windowed", window=5), 4)
+    assert opened(Shuffle("windowed", window=4), 10, ahead=2)
+    refused(Shuffle("windowed", window=4), 9, ahead=2)
+    assert opened(Shuffle("windowed", window=4, streams=3), 8, num_nodes=2)
+    refused(Shuffle("windowed", window=4, streams=3), 7, num_nodes=2)
+    assert opened(Shuffle("windowed", window=16), 28, ahead=2), "all that there are"
+    assert opened(Shuffle(), 28)
+    refused(Shuffle(), 27)
 
 
 @pytest.mark.parametrize("digest", ["../../etc/passwd", "A" * 64, 7])
