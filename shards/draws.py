@@ -15,7 +15,7 @@ from shards.augment import Preprocess
 from shards.images import decode_sample
 from shards.order import hash64
 from shards.reader import Reader
-from shards.records import DataError
+from shards.records import DataError, Unreachable
 from shards.sources import Source
 
 _TRIES = 8
@@ -95,7 +95,8 @@ class Drawer:
                 pixels = decode_sample(self.reader.read(number), shard_set.names(number))
                 return number, pixels, substitutions
             except DataError as error:
-                if not self.substituting:
+                # Other ranks, or this one after a resume, may reach what this one cannot now.
+                if not self.substituting or isinstance(error, Unreachable):
                     raise
                 draw = hash64(self.seed, domain, epoch, first, attempt)
                 instead, problem = draw % shard_set.num_samples, str(error)

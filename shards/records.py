@@ -45,6 +45,10 @@ class DataError(Exception):
     """Something is wrong with the user's data: one sentence with the file and the remedy."""
 
 
+class Unreachable(DataError):
+    """The data may be whole, but cannot be had now: that is no reason to take others."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One sample in a source folder: its key and, by member, its files."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from shards.records import DataError
+from shards.records import DataError, Unreachable
 from shards.stores import Store
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class RemoteStore(Store):
                 return answer
             except Exception as error:  # each service has a zoo of its own
                 failure = self._judged(error, name)
-        raise DataError(
+        raise Unreachable(
             f"{self.where(name)} could not be read in {self.patience.tries} tries "
             f"({_words(failure)}): see whether its server is well and can be reached from here"
         ) from failure
@@ -164,7 +164,7 @@ class RemoteStore(Store):
             raise error
         status = getattr(error, "status", None) or 0
         if isinstance(error, PermissionError) or status in (401, 403):
-            raise DataError(
+            raise Unreachable(
                 f"{self.where(name)} may not be read ({_words(error)}): give this user the right "
                 f"to read it and to list its folder, or the credentials of one who has it"
             ) from error

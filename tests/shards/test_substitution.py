@@ -12,11 +12,13 @@ import torch
 
 from shards.augment import Preprocess
 from shards.draws import Substitution
-from shards.index import ShardSet, open_shards
+from shards.index import ShardSet, open_set, open_shards
 from shards.order import FullOrder
 from shards.records import DataError
+from shards.remote import Patience, RemoteStore
 from shards.sources import Source
 from shards.stream import Batch, batches
+from tests.shards.fault_server import FaultServer
 from tests.shards.sources import flip_byte
 
 CROP = Preprocess("crop", crop_size=(6, 5))
@@ -98,6 +100,18 @@ def test_more_than_the_allowance_ends_the_run_with_the_option(packed, tmp_path, 
     assert "label.png was cut or altered" in str(caught.value)
     assert "it is damaged sample number 3 of this process" in str(caught.value)
     assert "data.substitutes=2 replaces no more" in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["busy", "forbidden"])
+def test_what_cannot_be_reached_is_no_damage(packed, fault):
+    """Another start would reach it, and draw other samples than this one."""
+    with FaultServer(packed.store.path) as server:
+        remote = open_set(RemoteStore(server.url, Patience(timeout_s=5, tries=2, pause_s=0.01)))
+        server.fail("000000.tar", [fault] * 2)
+        told: list[Substitution] = []
+        with pytest.raises(DataError, match=server.url):
+            load(remote, 1, told.append, substitutes=100)
+    assert told == []
 
 
 def test_a_sample_counts_once_but_is_told_in_every_epoch(packed, tmp_path):
