@@ -67,6 +67,7 @@ class CachedStore(Store):
         self._copies = copies
         self._fetcher: _Fetcher | None = None
         self._told = False
+        self._altered: set[str] = set()
         self._rests_until = 0.0
 
     def below(self, name: str) -> Store:
@@ -119,12 +120,18 @@ class CachedStore(Store):
         return data
 
     def _keep(self, name: str) -> None:
-        """Have a copy of a shard, if there is room; DataError if the source does not give it."""
+        """Have a copy of a shard, if there is room and it is the one that was packed; DataError if
+        the source does not give it."""
         shard = self._shards[name]
+        if name in self._altered:
+            return
         try:
             if self._copies.renew(shard.sha256) or time.monotonic() < self._rests_until:
                 return
             self._copies.make(shard.sha256, shard.num_bytes, lambda file: self._fill(shard, file))
+        except _Altered as error:
+            self._altered.add(name)
+            self._tell(error)
         except OSError as error:
             self._rests_until = time.monotonic() + REST_S
             self._tell(error)
@@ -134,10 +141,7 @@ class CachedStore(Store):
             with open(descriptor, "r+b", closefd=False) as file:
                 if self._download(shard, file) == shard.sha256:
                     return
-        raise DataError(
-            f"{self.where(shard.name)} has other bytes than those that were packed (its sha256 "
-            f"was wrong {TRIES} times): restore it or pack the set anew"
-        )
+        raise _Altered(f"{self.where(shard.name)} has other bytes than were packed")
 
     def _download(self, shard: ShardFile, file: IO[bytes]) -> str:
         """The sha256 of what came."""
@@ -159,6 +163,11 @@ class CachedStore(Store):
                 f"are read from {self.source}, which is slower.",
                 file=sys.stderr,
             )
+
+
+class _Altered(OSError):
+    """The sha256 of a shard is wrong again and again; the crc32 tells of each sample whether it is
+    whole."""
 
 
 class _Fetcher:

@@ -161,15 +161,17 @@ def test_a_damaged_copy_is_fetched_anew(large_set, server, tmp_path):
     assert server.gets()[names(large_set)[0]] == 3
 
 
-def test_wrong_bytes_are_never_kept(large_set, server, tmp_path):
+def test_wrong_bytes_are_never_kept(large_set, server, tmp_path, capsys):
     reader, first = Reader(through(tmp_path, server)), names(large_set)[0]
     server.fail(first, ["altered"])
     assert reader.read(0) == Reader(large_set).read(0) and server.gets()[first] == 2
     copy_of(tmp_path, large_set, 0).unlink()
     server.fail(first, itertools.repeat("altered"))
-    with pytest.raises(DataError, match=f"{server.url}/{first} has other bytes .*3 times"):
+    with pytest.raises(DataError, match=f"{server.url}/{first}: 000.*its crc32 is wrong"):
         reader.read(0)
-    assert server.gets()[first] == 5 and copies(tmp_path) == {}
+    assert server.gets()[first] == 5 + 2 and copies(tmp_path) == {}
+    told = capsys.readouterr().err
+    assert f"cannot keep all shards ({server.url}/{first} has other bytes than were packed)" in told
 
 
 def test_a_limit_below_a_shard(large_set, server, tmp_path, capsys):
@@ -261,8 +263,21 @@ def test_a_source_that_is_cut_meanwhile(large_set, tmp_path):
     for shard in range(2):
         (source / names(large_set)[shard]).write_bytes(b"cut")
     assert reader.read(0) == expected, "there is a copy"
-    with pytest.raises(DataError, match=f"{source}/{names(large_set)[1]} has other bytes"):
+    with pytest.raises(DataError, match=f"{source}/{names(large_set)[1]}: 001.* was cut"):
         reader.read(1)
+
+
+def test_a_cache_makes_damage_no_larger(packed, tmp_path, capsys):
+    """One sample of the only shard is damaged: the others are read as without a cache."""
+    source = Path(shutil.copytree(packed.store.path, tmp_path / "source"))
+    flip_byte(source / names(packed)[0], int(packed.index["image"].offsets[4]) + 20)
+    reader = Reader(cached(open_shards(source), Cache(tmp_path / "cache", 100 * MIB)))
+    with pytest.raises(DataError, match="004.image.*its crc32 is wrong"):
+        reader.read(4)
+    for sample in (3, 5):
+        assert reader.read(sample) == Reader(packed).read(sample)
+    assert "has other bytes than were packed" in capsys.readouterr().err
+    assert copies(tmp_path / "cache") == {}
 
 
 def test_domains_share_a_cache(tmp_path):
