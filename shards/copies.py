@@ -2,7 +2,7 @@
 
     SHA256.tar    a whole shard, named by its content; its mtime is when it was last read
     SHA256.part   one that is being made by whoever has it locked: by nobody after a SIGKILL
-    lock          locked for the moment in which room is made
+    lock          locked for the moment in which room is made, or a copy gets its name
 
 All locks are flock's, so the system lets go of them with their process. Nothing is synced to the
 disk: after a power cut the crc32 of each sample tells what is left.
@@ -81,7 +81,8 @@ class Copies:
             try:
                 self._reserve(file, size)
                 fill(file)
-                os.rename(draft, copy)
+                with self._all():  # whoever makes room must not take it for gone
+                    os.rename(draft, copy)
             except BaseException:
                 draft.unlink()
                 raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,27 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(NoRoom, match="larger than data.cache.limit_gib"):
         copies.make(A, SIZE + 1, lambda file: None)
     assert contents(copies.folder).keys() == {"lock"}
+
+
+def test_no_copy_gets_its_name_while_room_is_made(tmp_path: Path) -> None:
+    """Whoever makes room would miss it, or take the draft for removed: above the limit."""
+    copies = copies_in(tmp_path, SIZE)
+    filling, go_on = threading.Event(), threading.Event()
+
+    def fill(file: int) -> None:
+        filling.set()
+        go_on.wait(20)
+
+    making = threading.Thread(target=copies.make, args=(A, SIZE, fill), daemon=True)
+    making.start()
+    assert filling.wait(20)
+    with open(copies.folder / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        go_on.set()
+        making.join(0.3)
+        assert making.is_alive() and not copies.renew(A)
+    making.join(20)
+    assert copies.renew(A)
 
 
 def test_a_process_forked_meanwhile_keeps_no_lock(tmp_path: Path) -> None:
