@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -87,12 +88,14 @@ class Store(ABC):
 
 
 class Folder(Store):
-    """A folder on a local or shared file system; pread shares no position between processes."""
+    """A folder on a local or shared file system; pread shares no position between processes. Any
+    thread may use it: a cache fetches while others read."""
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
         self.path = Path(location)
         self._open: OrderedDict[str, int] = OrderedDict()
+        self._using = threading.Lock()
 
     def below(self, name: str) -> Folder:
         return Folder(str(self.path / name))
@@ -106,7 +109,8 @@ class Folder(Store):
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         try:
-            return os.pread(self._descriptor(name), size, offset)
+            with self._using:  # else another thread may close the descriptor, or reopen it
+                return os.pread(self._descriptor(name), size, offset)
         except OSError as error:
             raise DataError(
                 f"{self.where(name)} cannot be read ({error.strerror}): restore it or pack the "

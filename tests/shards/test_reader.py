@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -71,3 +73,21 @@ def test_few_files_are_open_at_a_time(large_set, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) - before == 4
     large_set.store.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_threads_do_not_close_each_others_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "MAX_OPEN_FILES", 2)
+    for name in "abcd":
+        (tmp_path / name).write_text(name)
+    folder = stores.Folder(str(tmp_path))
+
+    def read(name: str) -> bool:
+        return all(folder.read_range(name, 0, 1) == name.encode() for _ in range(10_000))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor() as threads:
+            assert all(threads.map(read, "abcd"))
+    finally:
+        sys.setswitchinterval(interval)
