@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,18 @@ class ShardSet:
         """What errors call the files of a sample, by member."""
         shard = self.store.where(self.shard_name(sample))
         return {member: f"{shard}: {self.entry_name(sample, member)}" for member in self.members}
+
+    def only(self, number: int) -> ShardSet:
+        """The samples of one shard: a value as small as they are few."""
+        shard = self.manifest.shards[number]
+        first, end = map(int, np.searchsorted(self.shard_numbers, (number, number + 1)))
+        return ShardSet(
+            self.store,
+            replace(self.manifest, shards=(shard,), num_samples=shard.num_samples),
+            self.keys[first:end],
+            np.zeros(end - first, dtype=np.int64),
+            {member: column.part(first, end) for member, column in self.index.items()},
+        )
 
     def require(self, layout: str, *, num_labels: int | None = None, inst: bool = False) -> None:
         """Raise DataError unless a run of this layout (labels, pairs or images), number of labels

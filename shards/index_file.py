@@ -34,6 +34,11 @@ class MemberIndex:
     sizes: np.ndarray
     crc32s: np.ndarray
 
+    def part(self, first: int, end: int) -> MemberIndex:
+        """That of the samples from `first` to before `end`."""
+        columns = (self.suffixes, self.offsets, self.sizes, self.crc32s)
+        return MemberIndex(*(column[first:end] for column in columns))
+
 
 @dataclass(frozen=True, eq=False)
 class Index:

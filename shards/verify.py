@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 from shards.census import Census
 from shards.domains import check_domain, has_domains, read_domains
@@ -50,17 +49,19 @@ def verify(
     Raises DataError only if manifest or index (with domains: domains.json) are unusable; all else
     is in Summary.problems."""
     sets, problems = _opened(current(open_store(location)))
-    jobs = [(shard_set, number) for shard_set in sets for number in _whole_shards(shard_set)]
+    whole = [_whole_shards(shard_set) for shard_set in sets]
+    jobs = [shard for shards in whole for shard in shards]
     checks = run_jobs(
         _check_shard,
         jobs,
         num_workers=workers,
-        total=sum(shard_set.manifest.shards[number].num_samples for shard_set, number in jobs),
+        total=sum(shard.num_samples for shard in jobs),
         unit="samples",
         progress=progress,
     )
-    for shard_set in sets:
-        own = [check for job, check in zip(jobs, checks) if job[0] is shard_set]
+    remaining = iter(checks)
+    for shard_set, shards in zip(sets, whole):
+        own = list(islice(remaining, len(shards)))
         found = shard_file_problems(shard_set.store, shard_set.manifest)
         found += [problem for check in own for problem in check.problems]
         problems += found or _check_totals(shard_set, own)
@@ -89,22 +90,21 @@ def _opened(store: Store) -> tuple[list[ShardSet], list[str]]:
     return sets, problems
 
 
-def _whole_shards(shard_set: ShardSet) -> list[int]:
+def _whole_shards(shard_set: ShardSet) -> list[ShardSet]:
+    """Each shard that has its size, alone."""
     return [
-        number
+        shard_set.only(number)
         for number, shard in enumerate(shard_set.manifest.shards)
         if shard_set.store.size(shard.name) == shard.num_bytes
     ]
 
 
-def _check_shard(job: tuple[ShardSet, int], tick: Tick) -> _ShardCheck:
-    shard_set, number = job
-    store, shard = shard_set.store, shard_set.manifest.shards[number]
+def _check_shard(shard_set: ShardSet, tick: Tick) -> _ShardCheck:
+    store, (shard,) = shard_set.store, shard_set.manifest.shards
     where = store.where(shard.name)
-    samples = [int(sample) for sample in np.flatnonzero(shard_set.shard_numbers == number)]
     problems, census = [], Census()
     reader = Reader(shard_set)
-    for sample in samples:
+    for sample in range(shard_set.num_samples):
         try:
             files = reader.read(sample)
             pixels = decode_sample(files, shard_set.names(sample))
@@ -116,14 +116,13 @@ def _check_shard(job: tuple[ShardSet, int], tick: Tick) -> _ShardCheck:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != shard.sha256:
         problems.append(f"{where} was altered after packing (its sha256 is wrong): restore it")
-    problems += _missing_files(shard_set, number, samples)
+    problems += _missing_files(shard_set, shard.name)
     return _ShardCheck(_shortened(problems, where), census)
 
 
-def _missing_files(shard_set: ShardSet, number: int, samples: list[int]) -> list[str]:
+def _missing_files(shard_set: ShardSet, name: str) -> list[str]:
     """Whether the tar holds what the index lists; a tar of others may hold more."""
-    store, name = shard_set.store, shard_set.manifest.shards[number].name
-    where = store.where(name)
+    store, where = shard_set.store, shard_set.store.where(name)
     try:
         with store.open(name) as file:
             found = set(tar_files(file, where))
@@ -133,7 +132,7 @@ def _missing_files(shard_set: ShardSet, number: int, samples: list[int]) -> list
         TarFile(shard_set.entry_name(sample, member), int(offsets[sample]), int(sizes[sample]))
         for member in shard_set.members
         for offsets, sizes in [(shard_set.index[member].offsets, shard_set.index[member].sizes)]
-        for sample in samples
+        for sample in range(shard_set.num_samples)
     }
     if listed <= found:
         return []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import tarfile
 from multiprocessing.reduction import ForkingPickler
@@ -12,6 +13,7 @@ import pytest
 from shards.augment import Preprocess
 from shards.index import ShardSet, open_shards
 from shards.pack import pack
+from shards.reader import Reader
 from shards.records import DataError
 from tests.shards.sources import flip_byte, label_source, pair_source, save
 
@@ -193,3 +195,11 @@ def test_foreign_manifests(copy):
     (copy / "manifest.json").write_text('{"format": "organza-shards", "version": 9}')
     with pytest.raises(DataError, match="format version 9, but this program reads 2"):
         open_shards(copy)
+
+
+def test_one_shard_alone_is_as_small_as_its_samples(large_set):
+    only, last = large_set.only(26), large_set.only(27)
+    assert (only.keys, last.keys) == (large_set.keys[26:27], large_set.keys[27:])
+    assert only.names(0) == large_set.names(26)
+    assert Reader(only).read(0) == Reader(large_set).read(26)
+    assert len(pickle.dumps(only)) < len(pickle.dumps(large_set)) / 3
