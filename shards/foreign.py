@@ -26,11 +26,15 @@ from shards.members import Members, choose_members
 from shards.processes import Progress, Tick, run_jobs
 from shards.records import DataError
 from shards.sealed import write_atomically
-from shards.shard_writer import WORK_FOLDER, Receipt, disk_errors, examine
+from shards.shard_writer import WORK_FOLDER as PACK_FOLDER, Receipt, disk_errors, examine
 from shards.stores import open_store
 from shards.tar_names import locate
 from shards.tar_samples import TarSample, tar_samples
 from shards.tars import TarFile
+
+WORK_FOLDER = ".index"
+"""Beside the tars while they are indexed. Not that of `pack`, which takes the tars beside its own
+for those of an interrupted run, and replaces them."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def index_shards(
 def _workplace(folder: Path) -> Iterator[Path]:
     """A folder for temporaries beside the tars, held by one program at a time, and then removed."""
     work = folder / WORK_FOLDER
-    if any(work.glob("*.json")):
+    if (folder / PACK_FOLDER).is_dir() and not (folder / MANIFEST_FILE).exists():
         raise DataError(f"{folder} is an unfinished set: run the same `pack` again to finish it")
     with disk_errors(folder):
         work.mkdir(exist_ok=True)
@@ -118,10 +122,11 @@ def _workplace(folder: Path) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(f"{folder} is in use by another `index` or `pack`: wait") from error
+            raise DataError(f"{folder} is being indexed by another process: wait for it") from error
         try:
             yield work
         finally:
+            lock.close()  # NFS keeps an open file, and so the folder that it is in
             shutil.rmtree(work)
 
 

@@ -44,6 +44,7 @@ def workplace(plan: Plan) -> Iterator[Path]:
                 (planned.out / MANIFEST_FILE).unlink(missing_ok=True)
         _check_space(plan)
         yield work
+        lock.close()  # NFS keeps an open file, and so the folder that it is in
         for folder in folders:
             shutil.rmtree(folder)
 

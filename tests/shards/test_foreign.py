@@ -18,6 +18,7 @@ from shards.foreign import Indexed, index_shards
 from shards.foreign_domains import domain_folders, index_domains
 from shards.images import decode_sample
 from shards.index import ShardSet, open_domain, open_shards
+from shards.pack import pack
 from shards.reader import Reader
 from shards.records import DataError
 from shards.verify import verify
@@ -114,14 +115,25 @@ def test_what_other_programs_call_so_is_left_alone(name, copy):
 
 
 def test_an_unfinished_set_and_a_second_indexer_are_refused(copy):
-    (copy / ".pack").mkdir()
-    with open(copy / ".pack/lock", "w") as lock:
+    (copy / ".index").mkdir()
+    with open(copy / ".index/lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="in use by another"):
+        with pytest.raises(DataError, match="is being indexed by another process"):
             index(copy)
-    (copy / ".pack/000000.tar.json").write_text("{}")
+    (copy / ".pack").mkdir()
     with pytest.raises(DataError, match="is an unfinished set"):
         index(copy)
+
+
+def test_pack_never_takes_tars_that_are_indexed_for_its_own(labels_source, tmp_path):
+    tar = write_tar(tmp_path / "set/000001.tar", [("0.jpg", A)])
+
+    def pack_meanwhile(done: int, total: int, unit: str) -> None:
+        with pytest.raises(DataError, match="is not empty and no unfinished set"):
+            pack(labels_source, tmp_path / "set", workers=1)
+
+    index_shards([str(tmp_path / "set")], members={}, workers=1, progress=pack_meanwhile)
+    assert tar.exists() and open_shards(tar.parent).num_samples == 1
 
 
 A, B, C = photo(0), photo(1), label(2)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from shards.foreign import index_shards
+from shards.pack import pack
 from shards.plans import make_plan
 from shards.records import DataError
 from shards.workplace import workplace
@@ -25,3 +28,19 @@ def test_what_another_process_finished_meanwhile_is_not_touched(packed, labels_s
         with workplace(plan):
             pass
     assert contents(out).items() >= before.items()
+
+
+def test_no_file_of_a_work_folder_is_open_when_it_is_removed(labels_source, tmp_path, monkeypatch):
+    removed = []
+
+    def rmtree(folder: Path) -> None:  # NFS keeps open files under other names, and the folder
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        assert not [link for link in links if os.readlink(link).startswith(str(folder))]
+        removed.append(folder.name)
+        really_remove(folder)
+
+    really_remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    pack(labels_source, tmp_path / "set", workers=1)
+    index_shards([str(tmp_path / "set")], members={}, workers=1)
+    assert removed == [".pack", ".index"]
