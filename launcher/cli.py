@@ -14,7 +14,7 @@ import fire
 from cluster import attempts
 from cluster.errors import ClusterError
 from launcher import logs
-from launcher.arguments import Plan, integers, one_of, prepared
+from launcher.arguments import Plan, integers, local_folder, one_of, prepared
 from launcher.cluster_commands import ClusterCommands
 from launcher.config import Config, ConfigError
 from launcher.shard_commands import ShardCommands
@@ -81,10 +81,11 @@ class Commands(ShardCommands, ClusterCommands):
         )
         one_of("pack", "replace", replace, ("yes", "no"))
         stored, anew = packing.photos_of(photos, quality), replace == "yes"
+        target = local_folder("pack", "OUT", out)
         folder = partial(packing.pack_folder, Path(source))
         work = packing.pack_earth if source == "earth" else folder
         return Plan(
-            lambda: work(Path(out), layout, split, **counts, photos=stored, replace=anew)
+            lambda: work(target, layout, split, **counts, photos=stored, replace=anew)
         )
 
     def verify(self, shards: str) -> Plan:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from launcher.config import ConfigError
 from launcher.packing import conversion_lines, pace_of
 from launcher.progress import progress_bar
 from shards.dali import write_dali
@@ -56,9 +57,13 @@ def told(indexed: Indexed) -> Iterator[str]:
     yield from conversion_lines(shard_set)
 
 
-def dali(shards: str, out: Path) -> None:
-    """Write the .idx files of a set, or of all domains into folders of their names."""
+def dali(shards: str, out: Path | None) -> None:
+    """Write the .idx files of a set, or of all domains into folders of their names; without `out`
+    beside the tars."""
     several = has_domains(current(open_store(shards)))
     for name, shard_set in open_all(shards).items():
-        paths = write_dali(shard_set, out / name if several else out)
+        if out is None and shard_set.store.remote:
+            raise ConfigError(f"dali: {shards} is a URL: choose a folder with --out=FOLDER.")
+        folder = out / name if out and several else out
+        paths = write_dali(shard_set, folder or Path(str(shard_set.store)))
         print(f"{shard_set.store}: {len(paths)} files for DALI: {paths[0]} ...")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.arguments import Plan, integers, pairs
+from launcher.arguments import Plan, integers, local_folder, pairs
 
 
 class ShardCommands:
@@ -37,18 +37,20 @@ class ShardCommands:
         """Write an index for NVIDIA DALI's webdataset reader (.idx, v1.2) for every tar of a set.
 
         Args:
-            shards: folder made by `pack` or `index`: a set, or several domains.
-            out: folder for the .idx files; beside the tars by default.
+            shards: folder made by `pack` or `index`, or its URL: a set, or several domains.
+            out: folder for the .idx files; by default beside the tars, those of the current
+                generation.
         """
         from launcher import interchange
 
-        return Plan(lambda: interchange.dali(shards, Path(out or shards)))
+        folder = local_folder("dali", "--out", out) if out else None
+        return Plan(lambda: interchange.dali(shards, folder))
 
     def stats(self, shards: str, picture: str = "") -> Plan:
         """What a set holds, what of it may hurt training, and a picture of some of its samples.
 
         Args:
-            shards: folder made by `pack` or `index`: a set, or several domains.
+            shards: folder made by `pack` or `index`, or its URL: a set, or several domains.
             picture: PNG file for the samples, label and instance maps in colours; by default
                 NAME-samples.png in the current folder.
         """

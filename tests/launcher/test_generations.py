@@ -51,6 +51,21 @@ def test_a_new_run_takes_the_current_generation(began, tmp_path):
     assert source.shard_set.num_samples == 3
 
 
+def test_dali_gets_its_files_beside_the_tars_that_it_shall_read(began):
+    config, _ = began
+    shards = Path(config.data.shards)
+    Commands().dali(str(shards))._run()
+    assert [path.parent.name for path in shards.rglob("*.idx")] == ["generation-000002"]
+
+
+@pytest.mark.parametrize("target", ["s3://bucket/set", "file:///set"])
+def test_nothing_is_written_behind_urls(target):
+    with pytest.raises(ConfigError, match=f"pack: OUT={target} must be a folder"):
+        Commands().pack("source", target)
+    with pytest.raises(ConfigError, match=f"dali: --out={target} must be a folder"):
+        Commands().dali("set", out=target)
+
+
 def meeting(config: Config, own_prints: list[str]) -> str:
     """What a rank that reads its own of these sets is told."""
     backend = open_backend(len(own_prints), 60, None)
