@@ -23,6 +23,7 @@ CITYSCAPES_ENDINGS = {
     "_gtFine_instanceIds": "inst",
     "_leftImg8bit": "image",
     "_gtFine_labelTrainIds": "",
+    "_gtFine_instanceTrainIds": "",
     "_gtFine_color": "",
 }
 """Ending of a stem -> the member of layout labels that it marks; others' files are passed over."""

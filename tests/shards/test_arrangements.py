@@ -198,7 +198,8 @@ def test_side_by_side_conditions_hold_both_pictures(tmp_path, folder):
 
 def cityscapes(source: Path, split: str = "train", inst: bool = True) -> Path:
     """Two frames of one city, with all that comes with them."""
-    endings = ["labelIds", "labelTrainIds", "color", *(["instanceIds"] if inst else [])]
+    endings = ["labelIds", "labelTrainIds", "instanceTrainIds", "color"]
+    endings += ["instanceIds"] if inst else []
     for key in ("aachen/aachen_000000_000019", "aachen/aachen_000001_000019"):
         put(source, *(f"gtFine/{split}/{key}_gtFine_{ending}.png" for ending in endings))
         put(source, f"leftImg8bit/{split}/{key}_leftImg8bit.png")
