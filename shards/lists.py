@@ -170,6 +170,8 @@ def _listed_file(file: Path, name: str, where: str) -> Path:
         )
     try:
         check_contained(folder, path)
+        if not path.exists():
+            raise DataError(f"there is no file {name!r} in {folder}: correct the line")
         check_regular(path)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
