@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from launcher.config import ConfigError
 
@@ -71,6 +72,13 @@ def one_of(command: str, name: str, value: str, known: tuple[str, ...]) -> None:
         raise ConfigError(f"{command}: --{name}={value} must be one of {', '.join(known)}.")
 
 
+def local_folder(command: str, name: str, text: str) -> Path:
+    """A folder to be written; as a path, a URL would be a strange folder on this disk."""
+    if "://" in text:
+        raise ConfigError(f"{command}: {name}={text} must be a folder: URLs are only read.")
+    return Path(text)
+
+
 def pairs(command: str, **options: str) -> dict[str, str]:
     """The names and values of one option that is written NAME=VALUE,NAME=VALUE."""
     ((option, text),) = options.items()
@@ -78,4 +86,7 @@ def pairs(command: str, **options: str) -> dict[str, str]:
     for name, _, value in found:
         if not (name and value):
             raise ConfigError(f"{command}: --{option}={text} must be NAME=VALUE,NAME=VALUE.")
-    return {name: value for name, _, value in found}
+    values = {name: value for name, _, value in found}
+    if len(values) < len(found):
+        raise ConfigError(f"{command}: --{option}={text} names one twice: give each one value.")
+    return values

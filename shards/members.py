@@ -78,15 +78,16 @@ def choose_members(endings: Counter[str], wanted: Mapping[str, str], where: str)
 def _asked(
     wanted: Mapping[str, str], endings: Counter[str], where: str
 ) -> dict[str, str]:
+    wanted = {member: ending.lower().removeprefix(".") for member, ending in wanted.items()}
     for member, ending in wanted.items():
         if member not in KINDS:
             raise DataError(f"--members: {member!r} is no member; choose from {', '.join(KINDS)}")
-        if ending.lower() not in endings:
+        if ending not in endings:
             raise DataError(
                 f"--members={member}={ending}: no file in {where} ends so; there are "
                 f"{_listed(endings)}"
             )
-    by_ending = {ending.lower(): member for member, ending in wanted.items()}
+    by_ending = {ending: member for member, ending in wanted.items()}
     if len(by_ending) < len(wanted):
         raise DataError("--members gives one ending to two members: each needs its own")
     return by_ending

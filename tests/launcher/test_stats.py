@@ -113,5 +113,7 @@ def test_the_picture_lies_where_the_user_is(streets, tmp_path, monkeypatch) -> N
 def test_mistakes_are_sentences() -> None:
     with pytest.raises(ConfigError, match="index: --members=jpg must be NAME=VALUE"):
         Commands().index("tars", members="jpg")
+    with pytest.raises(ConfigError, match="--members=a=jpg,a=png names one twice"):
+        Commands().index("tars", members="a=jpg,a=png")
     with pytest.raises(ConfigError, match="--picture=a.jpg must end in .png"):
         stats("tars", Path("a.jpg"))

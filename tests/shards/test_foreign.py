@@ -148,6 +148,7 @@ A, B, C = photo(0), photo(1), label(2)
         (["0.ab.jpg"], {}, "side-by-side", {"ab": "ab.jpg"}),
         (["0.x.jpg", "0.y.jpg"], {"a": "y.jpg", "b": "x.jpg"}, "pairs", {"a": "y.jpg"}),
         (["0.jpg", "0.depth.jpg"], {"image": "jpg"}, "images", {"image": "jpg"}),
+        (["0.JPG", "0.depth.jpg"], {"image": ".JPG"}, "images", {"image": "jpg"}),
         (["d.1/0.img.jpg", "d.1/.DS_Store.jpg", "__meta__/x.jpg"], {}, "images", {}),
     ],
 )
