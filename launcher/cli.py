@@ -71,8 +71,9 @@ class Commands(ShardCommands, ClusterCommands):
             photos: keep the files as they are, or store pictures of other formats as jpeg (4:4:4)
                 or webp; never label or instance maps.
             quality: of jpeg or webp, 1 to 100; 95 by default.
-            replace: yes to pack other images into a finished OUT, as a new generation that is read
-                from then on; runs that began with the old one go on with it.
+            replace: yes to pack other images into a finished OUT, or those of a damaged one again,
+                as a new generation that is read from then on; runs that began with the old one
+                go on with it.
         """
         from launcher import packing
 

@@ -19,7 +19,7 @@ from typing import Any
 from shards.census import Census, check_label_uses
 from shards.domains import has_domains, read_domains, write_domains
 from shards.generations import current_number, generation_folder, make_current
-from shards.index import ShardSet, domain_set, only_set
+from shards.index import ShardSet, domain_set, only_set, open_all
 from shards.index_file import index_bytes
 from shards.manifest import INDEX_FILE, MANIFEST_FILE, Manifest, read_manifest, to_bytes
 from shards.photos import Photos
@@ -54,8 +54,8 @@ def pack(
 
     layout: one of SOURCE_LAYOUTS or "auto"; num_labels: refuse label ids from here on; shard_mib:
     MiB of source files in a shard, about; photos: store them in this format; replace: if `out`
-    holds other images already, pack a new generation that readers find from then on; workers:
-    processes, one per CPU if None.
+    holds other images already, or is damaged, pack a new generation that readers find from then
+    on; workers: processes, one per CPU if None.
     The same input gives the same bytes. Raises DataError for anything wrong with the data or the
     disk; `out` then stays unfinished, and its finished shards are kept for the next run."""
     if shard_mib < 1:
@@ -67,7 +67,9 @@ def pack(
     )
     number = current_number(open_store(out))
     plan = plan.moved(generation_folder(out, number))
-    while _is_finished(plan.out) and not _is_same(plan, _runner(plan, workers, progress)):
+    while _is_finished(plan.out) and not (
+        _is_whole(plan.out, replace) and _is_same(plan, _runner(plan, workers, progress))
+    ):
         if not replace:
             raise DataError(
                 f"{out} already holds what was packed from other images or with other options: "
@@ -98,6 +100,17 @@ def _is_finished(folder: Path) -> bool:
     """Whether a set, or several domains, of any images were packed into a folder."""
     store = open_store(folder)
     return has_domains(store) or store.size(MANIFEST_FILE) is not None
+
+
+def _is_whole(folder: Path, replace: bool) -> bool:
+    """Whether what is finished can be opened; DataError if not, unless it may be replaced."""
+    try:
+        open_all(folder)
+    except DataError as error:
+        if replace:
+            return False
+        raise DataError(f"{error} (--replace=yes packs it anew, as a new generation)") from error
+    return True
 
 
 def _is_same(plan: Plan, run: Run) -> bool:

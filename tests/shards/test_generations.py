@@ -245,3 +245,15 @@ def test_a_killed_replacement_leaves_the_old_set_and_goes_on(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept and len(kept) >= 3
     assert contents(out / SECOND) == contents(large_set.store.path)
     assert open_shards(out).fingerprint == large_set.fingerprint
+
+
+@pytest.mark.parametrize("name, problem", [("000000.tar", "is missing"), ("manifest.json", "")])
+def test_a_damaged_set_is_packed_anew_only_if_asked(name, problem, packed, labels_source, tmp_path):
+    out = Path(shutil.copytree(packed.store.path, tmp_path / "set"))
+    (out / name).unlink()
+    (out / "manifest.json").touch()
+    with pytest.raises(DataError, match=rf"{problem}.*--replace=yes packs it anew"):
+        pack(labels_source, out, workers=1)
+    pack(labels_source, out, workers=1, replace=True)
+    assert contents(out / SECOND) == contents(packed.store.path)
+    assert open_shards(out).fingerprint == packed.fingerprint
