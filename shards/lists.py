@@ -42,10 +42,11 @@ def read_list(file: Path, layout: str, split: str) -> tuple[str, list[Record]]:
             f"{file} has the columns of layout {found}, not of {layout}: leave out --layout"
         )
     members = [member for member in LAYOUTS[found] if member in columns]
+    folder = file.parent.resolve()
     records: dict[str, Record] = {}
     lines: dict[str, int] = {}
     for line, row in _rows_of(file, rows, split):
-        record = _record(file, line, row, members)
+        record = _record(folder, row, members, f"{file}, line {line}")
         if record.key in records:
             raise DataError(
                 f"{file}, line {line}: the key {record.key!r} is that of line "
@@ -150,19 +151,16 @@ def _rows_of(file: Path, rows: list[Row], split: str) -> list[Row]:
     return taken
 
 
-def _record(file: Path, line: int, row: dict[str, str], members: list[str]) -> Record:
-    where = f"{file}, line {line}"
-    files = {member: _listed_file(file, row[member], where) for member in members}
-    folder = file.parent.resolve()
+def _record(folder: Path, row: dict[str, str], members: list[str], where: str) -> Record:
+    files = {member: _listed_file(folder, row[member], where) for member in members}
     key = row.get("key") or path_key(files[members[0]], folder)
     if not all(key.split("/")):
         raise DataError(f"{where}: the key {key!r} has an empty part: give a relative name")
     return Record(key.replace(".", "_"), files)
 
 
-def _listed_file(file: Path, name: str, where: str) -> Path:
+def _listed_file(folder: Path, name: str, where: str) -> Path:
     """The file that a line names, if it is a regular one below the list's folder."""
-    folder = file.parent.resolve()
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(
