@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shards.domains import DOMAINS_FILE, check_domain_name, domains_bytes
 from shards.foreign import Indexed, index_shards
+from shards.generations import is_generation
 from shards.processes import Progress
 from shards.records import DataError
 from shards.sealed import write_atomically
@@ -15,10 +16,12 @@ from shards.source_files import sub_folders
 
 
 def domain_folders(shards: Sequence[str]) -> list[Path]:
-    """The sub-folders with tars, if a user named one folder that holds none itself; else none."""
+    """The sub-folders with tars, if a user named one folder that holds none itself; else none.
+    Generations of a packed set are no domains."""
     if len(shards) != 1 or not Path(shards[0]).is_dir() or any(Path(shards[0]).glob("*.tar")):
         return []
-    folders = [Path(shards[0], name) for name in sub_folders(Path(shards[0]))]
+    names = [name for name in sub_folders(Path(shards[0])) if not is_generation(name)]
+    folders = [Path(shards[0], name) for name in names]
     return [folder for folder in folders if any(folder.glob("*.tar"))]
 
 

@@ -188,6 +188,7 @@ def test_folders_of_tars_become_domains(tmp_path):
     for name, numbers in (("horse", (0, 1)), ("zebra", (2,))):
         write_tar(tmp_path / name / "a.tar", [(f"{n}.jpg", photo(n)) for n in numbers])
     (tmp_path / "notes").mkdir()
+    write_tar(tmp_path / "generation-000002/a.tar", [("4.jpg", photo(4))])
     folders = domain_folders([str(tmp_path)])
     assert [folder.name for folder in folders] == ["horse", "zebra"]
     assert domain_folders([str(tmp_path / "horse")]) == domain_folders([str(tmp_path / "x")]) == []
