@@ -15,6 +15,7 @@ from shards.index_file import MemberIndex, read_index_file
 from shards.manifest import Manifest, read_manifest
 from shards.records import DataError, size_text
 from shards.stores import Store, open_store
+from shards.texts import Texts
 
 _PACKED_AS = {
     "labels": ("labels",),
@@ -32,7 +33,7 @@ class ShardSet:
 
     store: Store
     manifest: Manifest
-    keys: tuple[str, ...]
+    keys: Texts
     shard_numbers: np.ndarray
     index: dict[str, MemberIndex]
 

@@ -20,6 +20,7 @@ from shards.manifest import INDEX_FILE, Manifest
 from shards.records import DataError
 from shards.stores import Store
 from shards.tars import TarFile, split_name, tar_files
+from shards.texts import Texts
 
 Columns = dict[str, Any]
 _FIELDS = ("suffix", "offset", "size", "crc32")
@@ -29,7 +30,7 @@ _FIELDS = ("suffix", "offset", "size", "crc32")
 class MemberIndex:
     """Where one member of every sample lies: arrays of length num_samples."""
 
-    suffixes: tuple[str, ...]
+    suffixes: Texts
     offsets: np.ndarray
     sizes: np.ndarray
     crc32s: np.ndarray
@@ -44,7 +45,7 @@ class MemberIndex:
 class Index:
     """The content of index.json: arrays of length num_samples."""
 
-    keys: tuple[str, ...]
+    keys: Texts
     shard_numbers: np.ndarray
     members: dict[str, MemberIndex]
 
@@ -110,11 +111,11 @@ def read_index_file(store: Store, manifest: Manifest) -> Index:
 
 def _parsed(columns: Columns, manifest: Manifest) -> Index:
     return Index(
-        keys=tuple(columns["keys"]),
+        keys=Texts(columns["keys"]),
         shard_numbers=np.array(columns["shards"], dtype=np.int64),
         members={
             member: MemberIndex(
-                suffixes=tuple(columns["members"][member]["suffix"]),
+                suffixes=Texts(columns["members"][member]["suffix"]),
                 offsets=np.array(columns["members"][member]["offset"], dtype=np.int64),
                 sizes=np.array(columns["members"][member]["size"], dtype=np.int64),
                 crc32s=np.array(columns["members"][member]["crc32"], dtype=np.int64),

@@ -222,10 +222,8 @@ def _close(loaded: weakref.ref[Any]) -> None:
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    """N x [H, W] -> [N, 1, H, W]; N x [H, W, 3] -> [N, 3, H, W].
+    """N x [H, W] -> [N, 1, H, W]; N x [H, W, 3] -> [N, 3, H, W], channels_last as it came.
 
-    By numpy, which takes huge pages from the system, and mirrored views as they are; `out`, or the
-    batch would be laid out as the pictures are."""
-    planes = [array[None] if array.ndim == 2 else np.moveaxis(array, 2, 0) for array in arrays]
-    batch = np.empty((len(planes), *planes[0].shape), planes[0].dtype)
-    return torch.from_numpy(np.stack(planes, out=batch))
+    By numpy, which takes huge pages from the system, and mirrored views as they are."""
+    batch = torch.from_numpy(np.stack(arrays))
+    return batch[:, None] if batch.ndim == 3 else batch.permute(0, 3, 1, 2)

@@ -99,7 +99,7 @@ def test_only_the_lines_of_the_split_are_taken(folder):
 
 def test_a_single_set_of_images_is_packed_and_opened(folder):
     pack(write(folder, "image\nx/1.png\ny/2.jpg\n"), folder / "out", workers=1)
-    assert open_shards(folder / "out").keys == ("x/1", "y/2")
+    assert tuple(open_shards(folder / "out").keys) == ("x/1", "y/2")
     open_shards(folder / "out").require("images")
 
 

@@ -83,7 +83,8 @@ def test_types_and_shapes(packed):
         "inst": (torch.int32, (4, 1, 6, 5)),
         "image": (torch.uint8, (4, 3, 6, 5)),
     }
-    assert all(tensor.is_contiguous() for m, tensor in batch.items() if m != "keys")
+    assert batch["label"].is_contiguous() and batch["inst"].is_contiguous()
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
     assert batch["keys"] == [packed.keys[FullOrder([13], SEED).locate(n)[1]] for n in range(4)]
 
 
