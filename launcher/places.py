@@ -43,7 +43,7 @@ def cache_of(settings: NodeCache, num_nodes: int = 1) -> Cache | None:
     option = f"data.cache.folder={settings.folder}"
     known = {name: text for name, text in os.environ.items() if text}
     try:
-        folder = Path(Template(settings.folder).substitute(known)).expanduser()
+        folder = Path(os.path.expanduser(Template(settings.folder).substitute(known)))
     except KeyError as error:
         raise ValueError(
             f"{option}: the variable {error.args[0]} is not set on {os.uname().nodename}: set it "

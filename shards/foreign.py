@@ -7,7 +7,6 @@ image is decoded and counted once.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ from shards.stores import open_store
 from shards.tar_names import locate
 from shards.tar_samples import TarSample, tar_samples
 from shards.tars import TarFile
+from shards.workplace import hold
 
 WORK_FOLDER = ".index"
 """Beside the tars while they are indexed. Not that of `pack`, which takes the tars beside its own
@@ -115,14 +115,7 @@ def _workplace(folder: Path) -> Iterator[Path]:
     work = folder / WORK_FOLDER
     if (folder / PACK_FOLDER).is_dir() and not (folder / MANIFEST_FILE).exists():
         raise DataError(f"{folder} is an unfinished set: run the same `pack` again to finish it")
-    with disk_errors(folder):
-        work.mkdir(exist_ok=True)
-        lock = open(work / "lock", "w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{folder} is being indexed by another process: wait for it") from error
+    with hold(folder, work, "indexed") as lock:
         try:
             yield work
         finally:

@@ -163,7 +163,8 @@ class RemoteStore(Store):
         if isinstance(error, FileNotFoundError | DataError):
             raise error
         status = getattr(error, "status", None) or 0
-        if isinstance(error, PermissionError) or status in (401, 403):
+        refused = isinstance(error, PermissionError) or status in (401, 403)
+        if refused or type(error).__name__ == "NoCredentialsError":  # of S3's client
             raise Unreachable(
                 f"{self.where(name)} may not be read ({_words(error)}): give this user the right "
                 f"to read it and to list its folder, or the credentials of one who has it"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from shards.manifest import MANIFEST_FILE
 from shards.plans import Plan, tar_size
@@ -23,14 +24,7 @@ def workplace(plan: Plan) -> Iterator[Path]:
         raise DataError(f"{out} is a file: choose a folder")
     if out.exists() and any(out.iterdir()) and not work.is_dir():
         raise DataError(f"{out} is not empty and no unfinished set: choose another folder")
-    with disk_errors(out):
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"{out} is being packed by another process: wait for it") from error
+    with hold(out, work, "packed") as lock:
         if plan.last_file.exists():  # the other process ended between our look and our lock
             raise DataError(f"{out} was packed by another process meanwhile: look at it first")
         _check_strangers(plan)
@@ -47,6 +41,19 @@ def workplace(plan: Plan) -> Iterator[Path]:
         lock.close()  # NFS keeps an open file, and so the folder that it is in
         for folder in folders:
             shutil.rmtree(folder)
+
+
+def hold(out: Path, work: Path, doing: str) -> IO[str]:
+    """Make the folder `work` inside `out`, for this process alone until the lock is closed."""
+    with disk_errors(out):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = open(work / "lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise DataError(f"{out} is being {doing} by another process: wait for it") from error
+    return lock
 
 
 def _check_strangers(plan: Plan) -> None:
