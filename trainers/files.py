@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import zlib
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor
+from zlib_ng import zlib_ng
 
 
 def fresh(folder: Path) -> None:
@@ -54,5 +54,5 @@ def crc32_of(path: Path) -> int:
     value = 0
     with open(path, "rb") as file:
         while block := file.read(2**22):
-            value = zlib.crc32(block, value)
+            value = zlib_ng.crc32(block, value)
     return value

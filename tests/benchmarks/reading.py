@@ -19,7 +19,6 @@ import statistics
 import sys
 import tempfile
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from zlib_ng import zlib_ng
 
 from launcher.tables import table
 from shards.pack import pack
@@ -141,7 +141,7 @@ def check_equal(loaders: list[Loader]) -> None:
 
 def digest(sample: Sample) -> tuple[object, ...]:
     return tuple(
-        (sample[m].dtype, sample[m].shape, zlib.crc32(sample[m].tobytes())) for m in FOLDERS
+        (sample[m].dtype, sample[m].shape, zlib_ng.crc32(sample[m].tobytes())) for m in FOLDERS
     )
 
 
@@ -215,7 +215,7 @@ def crc32_cpu_ms(loader: Loader) -> float:
     started = time.process_time()
     for files in samples:
         for data in files.values():
-            zlib.crc32(data)
+            zlib_ng.crc32(data)
     return round((time.process_time() - started) / len(samples) * 1e3, 3)
 
 
