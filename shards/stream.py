@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shards.augment import Preprocess
 from shards.draws import Allowance, Drawer, Substitution
-from shards.processes import context, watch_parent
+from shards.processes import context, enter_worker
 from shards.records import KINDS, DataError, decoded_members, size_text
 from shards.sources import Source
 
@@ -190,7 +190,7 @@ def _load(
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         multiprocessing_context=context() if workers else None,
-        worker_init_fn=watch_parent if workers else None,
+        worker_init_fn=enter_worker if workers else None,
         pin_memory=pin,
         generator=torch.Generator(),  # it draws a seed, by default from the trainer's generator
     )

@@ -110,3 +110,25 @@ def test_an_interrupt_at_the_terminal_ends_all_quickly(tmp_path: Path):
     assert process.returncode != 0
     assert errors.count("Traceback") == 1 and errors.endswith("KeyboardInterrupt\n"), errors
     wait_until(lambda: not alive(family))
+
+
+def test_a_worker_keeps_what_it_frees():
+    """Faults: pages that the system had to give."""
+    code = """
+import resource
+from shards.processes import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(2**26)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+keep_freed_memory()
+faults()
+print(before, faults())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 10 * max(after, 1)
