@@ -16,6 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +75,9 @@ def in_own_process(config: Config, size: tuple[int, int], steps: int) -> dict[st
 def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, Any]:
     """One line of the table, on this process alone."""
     config = configuration.build(yaml.safe_load(config_yaml), "benchmark")
-    config = resolve(config, num_samples=10**6)
     backend = Backend()
-    gan = build(config).to(backend.device)
-    store = Store(config.run_dir, backend, Keep(1, 0), {})
-    trainer = Trainer(gan, recipe_of(config, 1), backend, store, stream=lambda position: iter(()))
-    # Past fix_global every parameter trains: the larger step.
-    trainer.progress.images = getattr(config.model, "fix_global", 0)
-    trainer.seat_phases()
-    share = config.batch.total // trainer.recipe.num_micro
-    micro = to_device(made_up(config, share, size), backend.device)
-    batches = [micro] * trainer.recipe.num_micro
-    times = [timed(trainer, batches, backend.device) for _ in range(WARM_UP + steps)][WARM_UP:]
+    step, _ = step_of(config, size, backend)
+    times = [timed(step, backend.device) for _ in range(WARM_UP + steps)][WARM_UP:]
     median = statistics.median(times)
     return {
         "recipe": f"{config.gan} {config.model.stage}",
@@ -102,9 +94,26 @@ def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, An
     }
 
 
-def timed(trainer: Trainer, batches: list[Batch], device: torch.device) -> float:
+def step_of(
+    config: Config, size: tuple[int, int], backend: Backend
+) -> tuple[Callable[[], None], Trainer]:
+    """A training step of ours on a batch that lies on the device; size: (height, width)."""
+    config = resolve(config, num_samples=10**6)
+    gan = build(config).to(backend.device)
+    store = Store(config.run_dir, backend, Keep(1, 0), {})
+    trainer = Trainer(gan, recipe_of(config, 1), backend, store, stream=lambda position: iter(()))
+    # Past fix_global every parameter trains: the larger step.
+    trainer.progress.images = getattr(config.model, "fix_global", 0)
+    trainer.seat_phases()
+    share = config.batch.total // trainer.recipe.num_micro
+    micro = to_device(made_up(config, share, size), backend.device)
+    return lambda: trainer.step([micro] * trainer.recipe.num_micro), trainer
+
+
+def timed(step: Callable[[], None], device: torch.device) -> float:
+    """Seconds that a step takes."""
     started = time.perf_counter()
-    trainer.step(batches)
+    step()
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
@@ -117,7 +126,7 @@ def made_up(config: Config, count: int, size: tuple[int, int]) -> Batch:
     def picture() -> Tensor:
         return torch.randint(0, 256, (count, 3, *size), generator=draw, dtype=torch.uint8)
 
-    if config.model.needs.layout == "pairs":
+    if config.model.needs.layout in ("pairs", "unpaired"):
         return {"a": picture(), "b": picture()}
     blocks = (count, 1, size[0] // 16, size[1] // 16)
     label = torch.randint(0, config.model.num_labels, blocks, generator=draw)

@@ -263,8 +263,9 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
         encoded(PHOTO, "JPEG"),
         encoded(PHOTO, "JPEG", mode="L"),
         encoded(PHOTO, "JPEG", mode="CMYK"),
+        encoded(PHOTO, "WEBP"),
     ],
-    ids=["rgb", "grey", "deep", "palette", "alpha", "jpeg", "grey-jpeg", "cmyk"],
+    ids=["rgb", "grey", "deep", "palette", "alpha", "jpeg", "grey-jpeg", "cmyk", "webp"],
 )
 def test_damaged_images_are_pixels_or_sentences(original):
     for case in range(150):
