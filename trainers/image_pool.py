@@ -60,5 +60,7 @@ class ImagePool:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """The inverse of `state`."""
-        self.images = [state[name] for name in sorted(state) if name.startswith("image")]
+        images = [state[name] for name in sorted(state) if name.startswith("image")]
+        # As they were: in another layout convolutions sum in another order.
+        self.images = [image.contiguous(memory_format=torch.channels_last) for image in images]
         self._generator().setstate((random.Random.VERSION, tuple(state["random"].tolist()), None))
