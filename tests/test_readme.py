@@ -73,6 +73,9 @@ def adapted(line: str) -> list[str]:
     if "tests.benchmarks.step" in words:
         words[words.index("--steps=30")] = "--steps=1"
         words += ["--size=128x64", "--model.ngf=4", "--model.num_blocks=1"]
+    if "tests.benchmarks.versus" in words:
+        words[words.index("--steps=10")] = "--steps=1"
+        words += ["--size=64x32"]
     if "tests.benchmarks.reading" in words:
         words[words.index("--rounds=3")] = "--rounds=1"
         words += ["--size=64x32", "--triplets=4", "--workers=0"]
