@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.layouts import find_conditions, find_domains, find_records, image_keys
+from shards.layouts import find_conditions, find_records, image_keys
 from shards.records import DataError
 from tests.shards.sources import label_source, pair_source, save
 
