@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Terms = dict[str, Tensor]
 Critic = Callable[[Tensor], tuple[Tensor, Terms]]
@@ -54,8 +54,8 @@ def narrow_waist(image: Tensor, critics: Sequence[Critic]) -> tuple[Tensor, Term
     leaf = image.detach().requires_grad_(torch.is_grad_enabled() and image.requires_grad)
     # Autograd would meet the last critic first; sums of floats depend on the order.
     parts = [partial(critic, leaf) for critic in reversed(critics)]
-    terms: Terms = {}
-    return _Waist.apply(parts, terms, [leaf], image), terms
+    total, terms, gradients = _differentiated(parts, [leaf])
+    return _Known.apply(total, gradients, _scale.get(), image), terms
 
 
 def in_turn(parts: Sequence[Part], parameters: Sequence[Tensor]) -> tuple[Tensor, Terms]:
@@ -65,37 +65,85 @@ def in_turn(parts: Sequence[Part], parameters: Sequence[Tensor]) -> tuple[Tensor
     are leaves that the parts use, and to nothing else. Terms are detached, and equal names are
     added up. The gradients are held from here to backward: as much again as the parameters.
     """
-    wanted = [parameter for parameter in parameters if parameter.requires_grad]
-    terms: Terms = {}
-    return _Waist.apply(parts, terms, wanted if torch.is_grad_enabled() else [], *wanted), terms
+    leaves = [parameter for parameter in parameters if parameter.requires_grad]
+    leaves = leaves if torch.is_grad_enabled() else []
+    total, terms, gradients = _differentiated(parts, leaves)
+    return _Known.apply(total, gradients, _scale.get(), *leaves), terms
 
 
-class _Waist(torch.autograd.Function):
-    """Sum of the parts. `leaves` are what they are differentiated at, and stand for `inputs`."""
+class Ahead:
+    """Losses that train a module in a later phase, differentiated before, on a graph that is there
+    anyway: a discriminator's, while it judges the same images for the generator."""
+
+    def __init__(self) -> None:
+        self.terms: Terms = {}
+        """Unweighted, equal names added up."""
+        self._totals: list[Tensor] = []
+        self._gradients: dict[Tensor, Tensor] = {}
+
+    def take(self, name: str, term: Tensor, weight: float, module: nn.Module, last: bool) -> None:
+        """Differentiate weight * term at the parameters of `module`, of which all take part in it.
+
+        last: nobody needs the graph of `term` after this."""
+        parameters = list(module.parameters())
+        found = torch.autograd.grad(weight * term, parameters, retain_graph=not last)
+        for parameter, gradient in zip(parameters, found):
+            self._gradients[parameter] = _add(self._gradients.get(parameter), gradient)
+        term = term.detach()
+        self._totals.append(weight * term)
+        self.terms[name] = term + self.terms[name] if name in self.terms else term
+
+    def total(self) -> Tensor:
+        """Sum of the weighted terms, an ordinary scalar with a graph down to the parameters."""
+        gradients = list(self._gradients.values())
+        return _Known.apply(torch.stack(self._totals).sum(), gradients, 1.0, *self._gradients)
+
+
+@contextmanager
+def unfrozen(module: nn.Module) -> Iterator[None]:
+    """Inside, all parameters of `module` ask for gradients."""
+    before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    module.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)
+
+
+class _Known(torch.autograd.Function):
+    """`total`, of which the gradients at `inputs`, times `scale`, are known already."""
 
     @staticmethod
     def forward(
-        ctx: Any, parts: Sequence[Part], terms: Terms, leaves: list[Tensor], *inputs: Tensor
+        ctx: Any, total: Tensor, gradients: Gradients, scale: Tensor | float, *inputs: Tensor
     ) -> Tensor:
-        scale = _scale.get()
-        leaves = [leaf for leaf in leaves if leaf.requires_grad]
-        totals = []
-        gradients: Gradients = [None] * len(leaves)
-        for part in parts:
-            total, found, own = _differentiate(part, leaves, scale)
-            gradients = [_add(before, new) for before, new in zip(gradients, own)]
-            totals.append(total)
-            for name, term in found.items():
-                terms[name] = term + terms[name] if name in terms else term
         ctx.save_for_backward(*gradients)
         ctx.scale = scale
-        return torch.stack(totals).sum()
+        return total.clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         factor = grad / ctx.scale
         scaled = (None if saved is None else saved * factor for saved in ctx.saved_tensors)
         return None, None, None, *scaled
+
+
+def _differentiated(
+    parts: Sequence[Part], leaves: Sequence[Tensor]
+) -> tuple[Tensor, Terms, Gradients]:
+    """Total, terms and scaled gradients at the leaves of all parts, run one after the other."""
+    leaves = [leaf for leaf in leaves if leaf.requires_grad]
+    totals: list[Tensor] = []
+    terms: Terms = {}
+    gradients: Gradients = [None] * len(leaves)
+    for part in parts:
+        total, found, own = _differentiate(part, leaves, _scale.get())
+        gradients = [_add(before, new) for before, new in zip(gradients, own)]
+        totals.append(total)
+        for name, term in found.items():
+            terms[name] = term + terms[name] if name in terms else term
+    return torch.stack(totals).sum(), terms, gradients
 
 
 def _differentiate(

@@ -7,6 +7,7 @@ from the engine.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -101,13 +102,31 @@ class GAN(nn.Module):
         """The inverse of `own_state`."""
 
     def adopt(self, weights: dict[str, Tensor]) -> list[str]:
-        """Start from the `nets` of another run: here one of the same architecture.
+        """Start from the `nets` of another run.
 
         Returns the names of own parameters left at their initialisation; raises ValueError when
         the weights cannot be meant for this network."""
         own = self.nets.state_dict()
-        for name in sorted(own.keys() | weights.keys()):
-            if name not in own or name not in weights or own[name].shape != weights[name].shape:
-                raise ValueError(f"{name} is of another architecture: the models' options differ")
-        self.nets.load_state_dict(weights)
-        return []
+        given = {name: weight for name, weight in weights.items() if not self.outgrown(name)}
+        for name, weight in given.items():
+            if name not in own:
+                raise ValueError(f"the checkpoint has {name}, which this network lacks")
+            if weight.shape != own[name].shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(weight.shape)} in the checkpoint and "
+                    f"{tuple(own[name].shape)} in this network: their options differ"
+                )
+        fresh = [name for name in own if name not in given]
+        for name in fresh:
+            if not self.may_be_new(name, given):
+                raise ValueError(f"the checkpoint lacks {name}, which this network needs")
+        self.nets.load_state_dict(given, strict=False)
+        return fresh
+
+    def outgrown(self, name: str) -> bool:
+        """Whether `adopt` leaves out a weight of the other run."""
+        return False
+
+    def may_be_new(self, name: str, given: Collection[str]) -> bool:
+        """Whether `adopt` may leave an own parameter as it is, where the other run has `given`."""
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,11 +13,11 @@ from torch import Tensor
 from nets.losses import feature_matching, generator_loss
 from nets.perceptual import perceptual_loss
 from nets.remat import Memory
-from nets.waist import loss_scale
+from nets.waist import Terms, loss_scale
 from tests.trainers.hd import FULL, generator_gradients, generator_step, raw_batch
 from trainers.gan import Batch
 from trainers.gans.pix2pixhd import Config, Pix2PixHD
-from trainers.player import only
+from trainers.player import Player, only
 
 
 def plain_order(gan: Pix2PixHD, raw: Batch, scale: float = 1.0) -> Tensor:
@@ -107,3 +108,44 @@ def test_low_precision(autocast: torch.dtype, memory: Memory, vgg_file: Path) ->
     gradients = generator_gradients(gan)
     assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
     assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients.values())
+
+
+def both_phases(gan: Pix2PixHD, autocast: torch.dtype | None, handed_over: set[str]) -> Terms:
+    """Gradients of both phases, left on the parameters; D is given only some of what G hands it."""
+    terms: Terms = {}
+    carry: Batch = {}
+    for phase in gan.phases(10**9):
+        with only(gan, phase), loss_scale(4.0 if autocast is torch.float16 else 1.0):
+            total, found, out = Player(gan, phase, autocast)(raw_batch(count=2), carry)
+            total.backward()
+        terms |= found | {phase.name: total.detach()}
+        carry = {name: value for name, value in out.items() if name in handed_over}
+    return terms
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"gan_loss": "hinge"}, {"lambda_feat": 0}])
+def test_the_discriminator_learns_the_same_while_it_judges_for_the_generator(
+    options: dict[str, Any], autocast: torch.dtype | None
+) -> None:
+    torch.manual_seed(0)
+    once = Pix2PixHD(Config(**FULL | options))
+    twice = deepcopy(once)
+    terms = both_phases(once, autocast, {"fake", "ahead"})
+    wanted = both_phases(twice, autocast, {"fake"})
+    assert terms.keys() == wanted.keys()
+    for name in terms:  # the scales are added up in another order
+        assert terms[name].item() == pytest.approx(wanted[name].item(), rel=1e-6)
+    for (name, found), plain in zip(once.nets.named_parameters(), twice.nets.parameters()):
+        if autocast is None:
+            assert torch.equal(found.grad, plain.grad), name
+        else:  # real and fake are added up in float32 here, in bfloat16 there
+            assert (found.grad - plain.grad).norm() <= 2**-8 * plain.grad.norm(), name
+    assert not any(parameter.requires_grad is False for parameter in once.nets.parameters())
+
+
+def test_phases_with_loss_scales_of_their_own_share_nothing() -> None:
+    """What is too large for float16 at the generator's scale must not reach the discriminator."""
+    gan = Pix2PixHD(Config(**FULL))
+    for autocast, shared in ((torch.float16, False), (torch.bfloat16, True)):
+        assert ("ahead" in generator_step(gan, raw_batch(), autocast=autocast)[2]) == shared

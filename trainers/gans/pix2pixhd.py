@@ -13,6 +13,7 @@ uint8 [N, 3, H, W]; for an RGB condition a and b, both uint8 [N, 3, H, W].
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,7 +29,7 @@ from nets.encoders import Encoder
 from nets.generators import LocalEnhancer, ResnetGenerator
 from nets.init import init_normal
 from nets.remat import PRESETS, Memory
-from nets.waist import Critic, Terms, narrow_waist
+from nets.waist import Ahead, Critic, Terms, narrow_waist, unfrozen
 from trainers.gan import GAN, Batch, Needs, Phase
 from trainers.settings import Settings, Span
 from trainers.weights import read_weights
@@ -192,11 +193,22 @@ class Pix2PixHD(GAN):
 
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
         if phase == "D":
+            if "ahead" in carry:
+                return carry["ahead"].total(), carry["ahead"].terms, {}
             terms = self._discriminator_terms(batch, carry["fake"])
             return self.total(terms), terms, {}
         fake = self._generate(batch)
-        total, terms = narrow_waist(fake, self._critics(batch["condition"], batch["image"]))
-        return total, terms, {"fake": fake.detach()}
+        out: Batch = {"fake": fake.detach()}
+        if self._judged_once(fake):
+            out["ahead"] = Ahead()
+        critics = self._critics(batch["condition"], batch["image"], out.get("ahead"))
+        return *narrow_waist(fake, critics), out
+
+    def _judged_once(self, fake: Tensor) -> bool:
+        """Whether D's own losses come from the same passes as G's: it has the same weights in both
+        phases, and judges the same images. Not in float16, where each phase has a scale of its
+        own for its gradients."""
+        return fake.requires_grad and torch.is_grad_enabled() and fake.dtype != torch.float16
 
     def _generate(self, batch: Batch) -> Tensor:
         """G on the condition padded to the stride, cropped back to [N, 3, H, W]."""
@@ -216,42 +228,56 @@ class Pix2PixHD(GAN):
         image = conditioning.pad_to_multiple(batch["image"], self.stride)
         return self.nets["E"](image, batch["inst"]).to(condition.dtype)
 
-    def _critics(self, condition: Tensor, image: Tensor) -> list[Critic]:
+    def _critics(self, condition: Tensor, image: Tensor, ahead: Ahead | None) -> list[Critic]:
         """All that judges a generated image in phase G, one after the other."""
-        critics: list[Critic] = [partial(self._judge_from, condition, image, 0)]
+        critics: list[Critic] = [partial(self._judge_from, condition, image, 0, ahead)]
         if self.vgg is None:
             return critics
         cuts = perceptual.strips(image.shape[-2]) if self.preset.strips else [None]
         return critics + [partial(self._perceive, real=image, strip=cut) for cut in cuts]
 
     def _judge_from(
-        self, condition: Tensor, real: Tensor, level: int, image: Tensor
+        self, condition: Tensor, real: Tensor, level: int, ahead: Ahead | None, image: Tensor
     ) -> tuple[Tensor, Terms]:
         """The discriminator of this scale, and those of the coarser scales at half the size."""
-        critics: list[Critic] = [partial(self._judge, condition, real, level)]
+        critics: list[Critic] = [partial(self._judge, condition, real, level, ahead)]
         if level + 1 < self.config.num_scales:
-            critics.append(partial(self._descend, condition, real, level))
+            critics.append(partial(self._descend, condition, real, level, ahead))
         return narrow_waist(image, critics)
 
     def _descend(
-        self, condition: Tensor, real: Tensor, level: int, image: Tensor
+        self, condition: Tensor, real: Tensor, level: int, ahead: Ahead | None, image: Tensor
     ) -> tuple[Tensor, Terms]:
         condition, real, image = (downsample(x) for x in (condition, real, image))
-        return self._judge_from(condition, real, level + 1, image)
+        return self._judge_from(condition, real, level + 1, ahead, image)
 
     def _judge(
-        self, condition: Tensor, real: Tensor, level: int, image: Tensor
+        self, condition: Tensor, real: Tensor, level: int, ahead: Ahead | None, image: Tensor
     ) -> tuple[Tensor, Terms]:
-        """Adversarial loss and feature matching of one scale."""
-        judge = self.nets["D"].at(level)
-        with torch.no_grad():
-            wanted = judge(torch.cat([condition, real], dim=1)) if self.config.lambda_feat else []
-        found = judge(torch.cat([condition, image], dim=1))
+        """Adversarial loss and feature matching of one scale; D's own losses go `ahead`."""
+        judge, matched = self.nets["D"].at(level), self.config.lambda_feat > 0
+        if matched or ahead is not None:
+            wanted = self._look_at(judge, condition, real, "D/real", ahead)
+        found = self._look_at(judge, condition, image, "D/fake", ahead)
         terms = {"G/gan": losses.generator_loss(found[-1], self.config.gan_loss)}
-        if wanted:
+        if matched:
             matching = losses.feature_matching(found, wanted)
             terms["G/feat"] = matching / self.config.num_scales
         return self.total(terms), terms
+
+    def _look_at(
+        self, judge: nn.Module, condition: Tensor, image: Tensor, term: str, ahead: Ahead | None
+    ) -> list[Tensor]:
+        """What a discriminator finds in an image; what it learns from that, `term`, goes `ahead`."""
+        pair = torch.cat([condition, image], dim=1)
+        if ahead is None:
+            return judge(pair)
+        with unfrozen(judge):
+            features = judge(pair)
+            real = term == "D/real"
+            loss = losses.discriminator_loss(features[-1], real, self.config.gan_loss)
+            ahead.take(term, loss, self.weights[term], judge, last=real)
+        return [feature.detach() for feature in features] if real else features
 
     def _perceive(
         self, image: Tensor, real: Tensor, strip: perceptual.Strip | None
@@ -292,34 +318,12 @@ class Pix2PixHD(GAN):
             return colours
         return colours.masked_fill(conditioning.instance_edges(batch["inst"]), 255)
 
-    def adopt(self, weights: dict[str, Tensor]) -> list[str]:
-        """Weights of a run of the same architecture, or of a coarse one for stage full.
-
-        coarse -> full: the global part but its output layer, the encoder, and D scale by scale; a
-        scale that the other run did not have stays fresh."""
-        own = self.nets.state_dict()
-        given = {name: weight for name, weight in weights.items() if not self._outgrown(name)}
-        for name, weight in given.items():
-            if name not in own:
-                raise ValueError(f"the checkpoint has {name}, which this network lacks")
-            if weight.shape != own[name].shape:
-                raise ValueError(
-                    f"{name} has shape {tuple(weight.shape)} in the checkpoint and "
-                    f"{tuple(own[name].shape)} in this network: their options differ"
-                )
-        fresh = [name for name in own if name not in given]
-        for name in fresh:
-            if not self._may_be_new(name, given):
-                raise ValueError(f"the checkpoint lacks {name}, which this network needs")
-        self.nets.load_state_dict(given, strict=False)
-        return fresh
-
-    def _outgrown(self, name: str) -> bool:
-        """The coarse output layer, which the enhancers take the place of."""
+    def outgrown(self, name: str) -> bool:
+        """From coarse to full: the enhancers take the place of the coarse output layer."""
         return self.config.stage == "full" and name.startswith("G.head.")
 
-    def _may_be_new(self, name: str, given: dict[str, Tensor]) -> bool:
-        """Enhancers and scales of D may be missing, but as a whole only."""
+    def may_be_new(self, name: str, given: Collection[str]) -> bool:
+        """From coarse to full: enhancers and scales of D may be missing, as a whole only."""
         groups = ["G.enhancers."] + [f"D.scales.{i}." for i in range(self.config.num_scales)]
         return any(
             name.startswith(group) and not any(other.startswith(group) for other in given)
