@@ -6,6 +6,7 @@ Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.blocks import ConvBlock, downsample
@@ -38,8 +39,19 @@ class PatchDiscriminator(nn.Module):
         scores = nn.Conv2d(widths[-1], 1, 4, padding=padding)
         self.layers = nn.ModuleList([*layers, ConvBlock(scores, None, norm="none")])
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return _features(self.layers, x)
+    def forward(self, x: Tensor, lead: Tensor | None = None) -> list[Tensor]:
+        """With `lead`, x are the channels that follow a condition's."""
+        if lead is None:
+            return _features(self.layers, x)
+        first = self.layers[0]
+        x = first.activation(_convolve(first.conv, x, first=-x.shape[1]).add_(lead))
+        return [x, *_features(self.layers[1:], x)]
+
+    def lead(self, condition: Tensor) -> Tensor:
+        """The condition's part in the first convolution, [N, ndf, h, w].
+
+        Several images can be judged beside one condition without copies of it."""
+        return _convolve(self.layers[0].conv, condition, last=condition.shape[1])
 
 
 class PixelDiscriminator(nn.Module):
@@ -91,6 +103,14 @@ class MultiscaleDiscriminator(nn.Module):
 
 def _layer(conv: nn.Conv2d, norm: Norm) -> ConvBlock:
     return ConvBlock(conv, nn.LeakyReLU(0.2, inplace=True), norm=norm)
+
+
+def _convolve(
+    conv: nn.Conv2d, x: Tensor, first: int | None = None, last: int | None = None
+) -> Tensor:
+    """`conv` on those input channels alone that x holds; its bias goes with the last of them."""
+    bias = conv.bias if last is None else None
+    return F.conv2d(x, conv.weight[:, first:last], bias, conv.stride, conv.padding)
 
 
 def _features(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:

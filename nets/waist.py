@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 Terms = dict[str, Tensor]
 Critic = Callable[[Tensor], tuple[Tensor, Terms]]
-"""image -> (weighted total, unweighted terms). The critic's own parameters must be frozen."""
+"""image -> (weighted total, unweighted terms). Its own parameters get no gradient here."""
 Part = Callable[[], tuple[Tensor, Terms]]
 """() -> (weighted total, unweighted terms)."""
 Gradients = list[Tensor | None]
@@ -81,17 +81,16 @@ class Ahead:
         self._totals: list[Tensor] = []
         self._gradients: dict[Tensor, Tensor] = {}
 
-    def take(self, name: str, term: Tensor, weight: float, module: nn.Module, last: bool) -> None:
-        """Differentiate weight * term at the parameters of `module`, of which all take part in it.
+    def take(self, terms: Terms, total: Callable[[Terms], Tensor], module: nn.Module) -> None:
+        """Differentiate total(terms) at the parameters of `module`, of which all take part in it.
 
-        last: nobody needs the graph of `term` after this."""
-        parameters = list(module.parameters())
-        found = torch.autograd.grad(weight * term, parameters, retain_graph=not last)
+        The graph is kept: it is there for others."""
+        weighted, parameters = total(terms), list(module.parameters())
+        found = torch.autograd.grad(weighted, parameters, retain_graph=True)
         for parameter, gradient in zip(parameters, found):
             self._gradients[parameter] = _add(self._gradients.get(parameter), gradient)
-        term = term.detach()
-        self._totals.append(weight * term)
-        self.terms[name] = term + self.terms[name] if name in self.terms else term
+        self._totals.append(weighted.detach())
+        _add_terms(self.terms, terms)
 
     def total(self) -> Tensor:
         """Sum of the weighted terms, an ordinary scalar with a graph down to the parameters."""
@@ -141,8 +140,7 @@ def _differentiated(
         total, found, own = _differentiate(part, leaves, _scale.get())
         gradients = [_add(before, new) for before, new in zip(gradients, own)]
         totals.append(total)
-        for name, term in found.items():
-            terms[name] = term + terms[name] if name in terms else term
+        _add_terms(terms, found)
     return torch.stack(totals).sum(), terms, gradients
 
 
@@ -156,7 +154,12 @@ def _differentiate(
     if leaves and total.requires_grad:
         weight = torch.ones_like(total) * scale
         gradients = list(torch.autograd.grad(total, leaves, weight, allow_unused=True))
-    return total.detach(), {name: term.detach() for name, term in found.items()}, gradients
+    return total.detach(), found, gradients
+
+
+def _add_terms(sums: Terms, terms: Terms) -> None:
+    for name, term in terms.items():
+        sums[name] = term.detach() + sums[name] if name in sums else term.detach()
 
 
 def _add(before: Tensor | None, new: Tensor | None) -> Tensor | None:

@@ -56,6 +56,23 @@ def test_discriminators_can_be_run_scale_by_scale() -> None:
     assert network.at(0) is network.scales[2]
 
 
+def test_a_discriminator_needs_no_copy_of_the_condition() -> None:
+    """Gradients at the images and at every weight are those of condition and image in one tensor."""
+    network = MultiscaleDiscriminator(7, ndf=4, num_scales=1).double().at(0)
+    condition, *images = (torch.randn(2, n, 32, 48).double().requires_grad_() for n in (4, 3, 3))
+    lead = network.lead(condition)
+    apart = [network(image, lead) for image in images]
+    whole = [network(torch.cat([condition, image], 1)) for image in images]
+    for ours, theirs in zip(apart, whole):
+        assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(ours, theirs))
+    inputs = [condition, *images, *network.parameters()]
+    ours, theirs = (
+        torch.autograd.grad(sum(f.square().mean() for found in way for f in found), inputs)
+        for way in (apart, whole)
+    )
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(ours, theirs))
+
+
 @pytest.mark.parametrize("num_enhancers", [1, 2, 3])
 def test_every_enhancer_doubles_the_size(num_enhancers: int) -> None:
     network = LocalEnhancer(4, 3, 2, 1, 1, num_enhancers, 1)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nets.blocks import downsample
 from nets.losses import feature_matching, generator_loss
 from nets.perceptual import perceptual_loss
 from nets.remat import Memory
@@ -25,14 +26,19 @@ def plain_order(gan: Pix2PixHD, raw: Batch, scale: float = 1.0) -> Tensor:
     gan.zero_grad()
     discriminator, batch = gan.nets["D"], gan.prepare(raw)
     condition, real = batch["condition"], batch["image"]
-    fake = gan._generate(batch)
-    with torch.no_grad():
-        wanted = discriminator(torch.cat([condition, real], 1))
-    found = discriminator(torch.cat([condition, fake], 1))
-    scales = len(found)
+    image = gan._generate(batch)
+    fake = image.clone()  # the scales' gradients are added up before the others'
+    scales = gan.config.num_scales
+    wanted, found = [], []
+    for level in range(scales):
+        judge = discriminator.at(level)
+        lead = judge.lead(condition)
+        wanted.append(judge(real, lead))
+        found.append(judge(fake, lead))
+        condition, real, fake = (downsample(x) for x in (condition, real, fake))
     adversarial = sum(generator_loss(features[-1], "lsgan") for features in found)
     matching = sum(feature_matching(f, r) / scales for f, r in zip(found, wanted))
-    total = adversarial + 10 * matching + 10 * perceptual_loss(gan.vgg, fake, real)
+    total = adversarial + 10 * matching + 10 * perceptual_loss(gan.vgg, image, batch["image"])
     (total * scale).backward()
     return total.detach()
 

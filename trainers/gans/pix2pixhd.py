@@ -14,6 +14,7 @@ uint8 [N, 3, H, W]; for an RGB condition a and b, both uint8 [N, 3, H, W].
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from nets import conditioning, losses, perceptual
 from nets.blocks import downsample
-from nets.discriminators import MultiscaleDiscriminator
+from nets.discriminators import MultiscaleDiscriminator, PatchDiscriminator
 from nets.encoders import Encoder
 from nets.generators import LocalEnhancer, ResnetGenerator
 from nets.init import init_normal
@@ -255,29 +256,32 @@ class Pix2PixHD(GAN):
         self, condition: Tensor, real: Tensor, level: int, ahead: Ahead | None, image: Tensor
     ) -> tuple[Tensor, Terms]:
         """Adversarial loss and feature matching of one scale; D's own losses go `ahead`."""
-        judge, matched = self.nets["D"].at(level), self.config.lambda_feat > 0
-        if matched or ahead is not None:
-            wanted = self._look_at(judge, condition, real, "D/real", ahead)
-        found = self._look_at(judge, condition, image, "D/fake", ahead)
+        judge = self.nets["D"].at(level)
+        with nullcontext() if ahead is None else unfrozen(judge):
+            wanted, found = self._look_at(judge, condition, real, image)
+            if ahead is not None:
+                ahead.take(self._own_terms(wanted, found), self.total, judge)
+        wanted = [features.detach() for features in wanted]
         terms = {"G/gan": losses.generator_loss(found[-1], self.config.gan_loss)}
-        if matched:
+        if self.config.lambda_feat:
             matching = losses.feature_matching(found, wanted)
             terms["G/feat"] = matching / self.config.num_scales
         return self.total(terms), terms
 
     def _look_at(
-        self, judge: nn.Module, condition: Tensor, image: Tensor, term: str, ahead: Ahead | None
-    ) -> list[Tensor]:
-        """What a discriminator finds in an image; what it learns from that, `term`, goes `ahead`."""
-        pair = torch.cat([condition, image], dim=1)
-        if ahead is None:
-            return judge(pair)
-        with unfrozen(judge):
-            features = judge(pair)
-            real = term == "D/real"
-            loss = losses.discriminator_loss(features[-1], real, self.config.gan_loss)
-            ahead.take(term, loss, self.weights[term], judge, last=real)
-        return [feature.detach() for feature in features] if real else features
+        self, judge: PatchDiscriminator, condition: Tensor, real: Tensor, fake: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The features of one scale in the real and in the generated image."""
+        lead = judge.lead(condition)
+        return judge(real, lead), judge(fake, lead)
+
+    def _own_terms(self, real: list[Tensor], fake: list[Tensor]) -> Terms:
+        """What D learns at one scale, from its features."""
+        kind = self.config.gan_loss
+        return {
+            "D/real": losses.discriminator_loss(real[-1], True, kind),
+            "D/fake": losses.discriminator_loss(fake[-1], False, kind),
+        }
 
     def _perceive(
         self, image: Tensor, real: Tensor, strip: perceptual.Strip | None
@@ -288,14 +292,14 @@ class Pix2PixHD(GAN):
         return self.total(terms), terms
 
     def _discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        terms = {}
-        for name, image in (("D/real", batch["image"]), ("D/fake", fake)):
-            scales = self.nets["D"](torch.cat([batch["condition"], image], dim=1))
-            real = name == "D/real"
-            terms[name] = sum(
-                losses.discriminator_loss(features[-1], real, self.config.gan_loss)
-                for features in scales
-            )
+        pictures = batch["condition"], batch["image"], fake
+        terms: Terms = {}
+        for level in range(self.config.num_scales):
+            if level:
+                pictures = tuple(downsample(picture) for picture in pictures)
+            found = self._look_at(self.nets["D"].at(level), *pictures)
+            for name, term in self._own_terms(*found).items():
+                terms[name] = terms[name] + term if level else term
         return terms
 
     @torch.no_grad()
