@@ -74,6 +74,10 @@ class GAN(nn.Module):
         """Raw batch on the device (uint8 images, integer ids) -> float tensors in [-1, 1]."""
         raise NotImplementedError
 
+    def needs_batch(self, phase: str, carry: Batch) -> bool:
+        """Whether the losses of `phase` look at the prepared batch; else they are given none."""
+        return True
+
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
         """(total, terms, out) of one phase on a prepared batch.
 

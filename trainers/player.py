@@ -52,6 +52,7 @@ class Player(nn.Module):
         """(total, detached terms, out) of the phase on a raw batch that lies on the device."""
         device = next(self.parameters()).device.type
         with torch.autocast(device, self.autocast, enabled=self.autocast is not None):
-            batch = self.gan.prepare(raw)
+            needed = self.gan.needs_batch(self.phase.name, carry)
+            batch = self.gan.prepare(raw) if needed else {}
             total, terms, out = self.gan.losses(self.phase.name, batch, carry)
         return total, {name: term.detach() for name, term in terms.items()}, out

@@ -192,6 +192,9 @@ class Pix2PixHD(GAN):
             prepared["image"] = conditioning.normalise(batch[image], dtype)
         return prepared
 
+    def needs_batch(self, phase: str, carry: Batch) -> bool:
+        return "ahead" not in carry
+
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
         if phase == "D":
             if "ahead" in carry:
