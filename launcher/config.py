@@ -139,6 +139,12 @@ class Backend(Settings):
     """Who keeps several processes in step: accelerate with DDP, or DeepSpeed with ZeRO."""
     zero: int = Field(0, ge=0)
     """DeepSpeed's stage: 0 shards nothing, 1 the optimizers' moments, 2 the gradients as well."""
+    compress: Literal["none", "bf16"] = "none"
+    """What gradients travel as between processes: bf16 halves the bytes, and rounds them and their
+    sums to 8 significant bits."""
+    overlap: bool = False
+    """Let the gradients of a phase travel while later phases compute, and step all at the end: the
+    same numbers, for a GAN whose phases do not build on each other's steps."""
 
     @model_validator(mode="after")
     def _stage_works(self) -> Backend:
@@ -150,6 +156,11 @@ class Backend(Settings):
             )
         if self.zero and self.kind != "deepspeed":
             raise ValueError(f"backend.zero={self.zero} needs backend.kind=deepspeed")
+        if self.overlap and self.kind == "deepspeed":
+            raise ValueError(
+                "backend.overlap=true is refused with backend.kind=deepspeed, whose engines wait "
+                "for the gradients themselves; choose backend.kind=accelerate or overlap=false"
+            )
         return self
 
 
@@ -162,7 +173,8 @@ class Config(Settings):
     """Run or checkpoint whose weights a new run starts from (coarse -> full)."""
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Autocast inside the players; weights and collectives stay fp32."""
+    """Autocast inside the players; weights stay fp32, and so do the gradients between them but for
+    backend.compress."""
     model: SerializeAsAny[Settings]
     """The section of the GAN itself."""
     data: Data
@@ -180,6 +192,15 @@ class Config(Settings):
                 "precision=fp16 is refused with backend.kind=deepspeed: the loss scale of a player "
                 "follows from gradients that ZeRO has sharded; choose bf16 or fp32, or "
                 "backend.kind=accelerate"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _overlap_fits_the_gan(self) -> Config:
+        if self.backend.overlap and not gan_module(self.gan, "gan").Model.independent_phases:
+            raise ValueError(
+                f"backend.overlap=true is refused for gan={self.gan}, where a phase uses networks "
+                "that the phase before it has just stepped: the numbers would change; leave it out"
             )
         return self
 

@@ -46,8 +46,7 @@ def train(config: Config) -> int:
         gan = build(config)
         if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
             checkpoint_at(config.start_from, "start_from")
-    zero = config.backend.zero if config.backend.kind == "deepspeed" else None
-    backend = open_backend(world.size, config.backend.timeout_s, zero)
+    backend = backend_of(config, world.size)
     remedy = (
         "choose the next smaller model.memory (none, blocks, halves, halves+slices, "
         "whole+strips), a smaller batch.micro, or precision=bf16."
@@ -57,7 +56,7 @@ def train(config: Config) -> int:
         with memory_errors(remedy), peer_errors():
             trainer, resume = assemble(config, recipe, gan, sources, backend, stop, heart)
             finished = trainer.fit(resume, config.to_yaml())
-            why = "" if finished else reason(trainer.stopped_by)
+            why = "" if finished else reason(trainer.vote.stopped_by)
             with backend.together():  # nobody leaves before the word is given: srun ends the rest
                 if backend.rank == 0:
                     rundir.write_outcome(config.run_dir, why, trainer.progress.images)
@@ -66,7 +65,7 @@ def train(config: Config) -> int:
     backend.close()
     if backend.rank == 0:
         print(closing_words(config, why, trainer.progress.images), file=sys.stderr)
-    return 0 if finished or trainer.stopped_by == STOP_FILE else 128 + trainer.stopped_by
+    return 0 if finished or trainer.vote.stopped_by == STOP_FILE else 128 + trainer.vote.stopped_by
 
 
 def assemble(
@@ -132,6 +131,14 @@ def expected_world(config: Config) -> topology.World:
             "(one without it), or correct backend.world."
         )
     return world
+
+
+def backend_of(config: Config, world: int) -> Backend:
+    """Who keeps `world` processes in step."""
+    asked = config.backend
+    zero = asked.zero if asked.kind == "deepspeed" else None
+    travels_as = torch.bfloat16 if asked.compress == "bf16" else None
+    return open_backend(world, asked.timeout_s, zero, travels_as, asked.overlap)
 
 
 def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]:

@@ -20,6 +20,7 @@ from nets.waist import loss_scale
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Phase
 from trainers.player import Player, phase_parameters
+from trainers.reduction import Reduction
 
 Moments = dict[str, dict[str, Tensor]]
 """Adam's state by parameter name: {"exp_avg", "exp_avg_sq", "step"}, of full shape."""
@@ -47,6 +48,8 @@ class Seat:
     """By their names below `gan.nets`."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+    reduction: Reduction | None = None
+    """The all-reduce of its gradients where `Backend.step` waits for it, not the wrapper."""
 
     def moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """(name, Adam's state) of every parameter that has been stepped.
@@ -69,6 +72,8 @@ class Backend:
 
     rank = 0
     world = 1
+    overlap = False
+    """Whether gradients travel while later phases compute, so that all should step at the end."""
 
     def __init__(self, device: torch.device | None = None):
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -206,6 +211,32 @@ class Distributed(Backend):
 class Replicated(Distributed):
     """DDP around each player: every rank holds, and steps, everything."""
 
+    def __init__(
+        self,
+        expected: int,
+        timeout: float,
+        travels_as: torch.dtype | None = None,
+        overlap: bool = False,
+    ):
+        """travels_as: dtype of the gradients between ranks, None for their own."""
+        super().__init__(expected, timeout)
+        self.travels_as = travels_as
+        self.overlap = overlap
+
+    def seat(
+        self,
+        phase: Phase,
+        player: Player,
+        parameters: dict[str, nn.Parameter],
+        make_optimizer: MakeOptimizer,
+        scaler: torch.amp.GradScaler,
+        moments: Moments,
+    ) -> Seat:
+        seat = super().seat(phase, player, parameters, make_optimizer, scaler, moments)
+        if self.overlap or self.travels_as is not None:
+            seat.reduction = Reduction(seat.player, self.travels_as)
+        return seat
+
     def wrap(self, player: Player) -> nn.Module:
         # Buffers are `average_buffers`' business: networks also run unwrapped.
         buffers = [name for name, _ in player.named_buffers()]
@@ -220,6 +251,11 @@ class Replicated(Distributed):
         with super().accumulate(seat, last), synchronised:
             yield
 
+    def step(self, seat: Seat, clip: float | None) -> Tensor:
+        if seat.reduction is not None:
+            seat.reduction.wait()
+        return super().step(seat, clip)
+
 
 def take_over(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], moments: Moments
@@ -231,49 +267,23 @@ def take_over(
         optimizer.state[parameters[name]] = state
 
 
-@torch.no_grad()
-def average_buffers(backend: Backend, gan: GAN) -> None:
-    """Running statistics, which each rank gathers from its own samples -> their mean over ranks.
-
-    They are linear in what was seen, so it changes nothing how often this is done."""
-    buffers = [buffer for buffer in gan.nets.buffers() if buffer.is_floating_point()]
-    if backend.world == 1 or not buffers:
-        return
-    mean = backend.mean(torch.cat([buffer.flatten() for buffer in buffers]))
-    parts = mean.split([buffer.numel() for buffer in buffers])
-    for buffer, part in zip(buffers, parts, strict=True):
-        buffer.copy_(part.view_as(buffer))
-
-
-@torch.no_grad()
-def check_replicas(backend: Backend, gan: GAN) -> None:
-    """Raise when any rank's networks differ from rank 0's, naming the worst tensor."""
-    if backend.world == 1:
-        return
-    tensors = {n: t for n, t in gan.nets.state_dict().items() if t.is_floating_point()}
-    worst = []
-    for tensor in tensors.values():
-        reference = backend.broadcast(tensor.detach().clone())
-        # NaN compares as no difference, so that it is counted as an infinite one.
-        gap = (tensor - reference).abs().nan_to_num(nan=float("inf")).max()
-        worst.append(gap.double())
-    gaps = dict(zip(tensors, backend.maximum(torch.stack(worst)).tolist(), strict=True))
-    name = max(gaps, key=gaps.__getitem__)
-    if gaps[name] > 0:
-        raise TrainingError(
-            f"The replicas have drifted apart: {name} differs by {gaps[name]:.3g} between ranks. "
-            "Nothing was saved; resume from the last checkpoint and report this as a bug."
-        )
-
-
-def open_backend(expected: int, timeout: float, zero: int | None = None) -> Backend:
+def open_backend(
+    expected: int,
+    timeout: float,
+    zero: int | None = None,
+    travels_as: torch.dtype | None = None,
+    overlap: bool = False,
+) -> Backend:
     """The backend for `expected` processes, which the launcher started.
 
-    zero: stage of DeepSpeed's ZeRO; None for DDP. A single process needs neither."""
+    zero: stage of DeepSpeed's ZeRO; None for DDP. travels_as: dtype of gradients between ranks;
+    None for their own. overlap: under DDP, let them travel while later phases compute. A single
+    process needs none of it."""
     if expected == 1:
         return Backend()
     if zero is None:
-        return Replicated(expected, timeout)
+        return Replicated(expected, timeout, travels_as, overlap)
+    assert not overlap, "DeepSpeed's engines reduce by themselves"
     from trainers.zero import DeepSpeed
 
-    return DeepSpeed(expected, timeout, zero)
+    return DeepSpeed(expected, timeout, zero, travels_as)

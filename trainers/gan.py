@@ -61,6 +61,9 @@ class GAN(nn.Module):
 
     ema: ClassVar[tuple[str, ...]] = ("G",)
     """Paths below `nets` whose moving average is kept and used for translation."""
+    independent_phases: ClassVar[bool] = False
+    """Promise: no phase uses networks that another phase of the same step has trained before it,
+    so that all may step at the end (backend.overlap)."""
     nets: nn.ModuleDict
     weights: dict[str, float]
 

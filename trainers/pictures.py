@@ -6,6 +6,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from trainers.ema import Ema
+from trainers.gan import GAN, Batch
+from trainers.randomness import drawing_from, random_state
+
+PICTURED = 4
+"""Samples of a batch that the board shows."""
+
+
+@torch.no_grad()
+def picture_of(
+    gan: GAN, ema: Ema | None, batch: Batch, precision: torch.dtype | None, device: torch.device
+) -> Tensor:
+    """The board's picture, uint8 [3, H, W], of the first samples of a raw batch."""
+    few = {name: value[:PICTURED] for name, value in batch.items()}
+    columns = look(gan, few, precision, device)
+    if ema is not None:
+        with ema.swapped(gan):
+            found = look(gan, few, precision, device)
+        columns |= {f"EMA {name}": found[name] for name in found if name.startswith("fake")}
+    return grid(columns)
+
+
+def look(
+    gan: GAN, batch: Batch, precision: torch.dtype | None, device: torch.device
+) -> dict[str, Tensor]:
+    """Pictures as a user would get them; the training after them is none the wiser."""
+    gan.eval()
+    try:
+        with (
+            drawing_from(random_state(device), device),
+            torch.autocast(device.type, precision, enabled=precision is not None),
+        ):
+            return gan.pictures(gan.prepare(batch))
+    finally:
+        gan.train()
+
 
 def grid(columns: dict[str, Tensor], width: int = 512) -> Tensor:
     """Named uint8 pictures [N, 3, H, W] -> one picture [3, N*h, len(columns)*w].

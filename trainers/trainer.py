@@ -9,27 +9,24 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainers.backends import Backend, Past, Seat, average_buffers, check_replicas
+from trainers.backends import Backend, Past, Seat
 from trainers.board import Observer
 from trainers.checkpoint import Checkpoint, Progress, Store, read_pasts, restore
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
-from trainers.pictures import grid
+from trainers.pictures import picture_of
 from trainers.player import only
-from trainers.randomness import drawing_from, random_state
+from trainers.replicas import average_buffers, check_replicas
 from trainers.schedule import Schedule, crossed
 from trainers.stats import Clock, Means, peak_memory_gib
-
-PICTURED = 4
-"""Samples of a batch that the board shows."""
+from trainers.vote import Vote
 
 
 @dataclass(frozen=True)
@@ -76,9 +73,8 @@ class Trainer:
         pulse: Callable[[str, Progress], None] = lambda doing, progress: None,
     ):
         """stream(position): micro-batches of this rank from `position` images on, without end;
-        stop(): 0, or a number below 256 that says why this process was asked to leave: the
-        greatest of all ranks counts for all; pulse: told what comes next ("data", "step", "save")
-        and how far the run is."""
+        stop: as in `Vote`; pulse: told what comes next ("data", "step", "save") and how far the
+        run is."""
         self.gan = gan
         self.recipe = recipe
         self.backend = backend
@@ -87,16 +83,13 @@ class Trainer:
         self.ema = ema
         self.observers = observers
         self.watching: list[Observer] = []
-        self.stop = stop
-        self.stopped_by = 0
-        """The number for which the run was stopped."""
+        self.vote = Vote(backend, stop)
         self.pulse = pulse
         self.progress = Progress()
         self.seats: list[Seat] = []
         self.means = Means()
         self.clock = Clock()
         self.batches: Iterator[Batch] | None = None
-        self.failure: Exception | None = None
 
     def fit(self, resume: Checkpoint | None = None, config: str = "") -> bool:
         """Run; True when the schedule was finished, False when stopped before (and saved)."""
@@ -110,10 +103,10 @@ class Trainer:
                 self.seats.pop().leave()
             gc.collect()  # no wrapper may outlive the process group
             for observer in self.watching:
-                with self._failing_together():  # a full disk must not hide why the run ends
+                with self.vote.failing_together():  # a full disk must not hide why the run ends
                     observer.close()
-        if self.failure is not None:
-            raise self.failure
+        if self.vote.failure is not None:
+            raise self.vote.failure
         return self.progress.images >= self.recipe.schedule.total
 
     def _loop(self) -> None:
@@ -121,24 +114,31 @@ class Trainer:
         vote, so that a rank without data leaves nobody waiting for it."""
         total = self.recipe.schedule.total
         micro_batches = self._fetch() if self.progress.images < total else []
-        going = self._vote({}) and self.progress.images < total
+        going = self.vote.go_on({}, self.progress) and self.progress.images < total
         while going:
             self.seat_phases()
             before, seen = self.progress.images, micro_batches
             watched = self.step(micro_batches)
             finished = self.progress.images >= total
             micro_batches = [] if finished else self._fetch()
-            going = self._vote(watched) and not finished
+            going = self.vote.go_on(watched, self.progress) and not finished
             self._report(before, seen)
 
     def step(self, micro_batches: list[Batch]) -> dict[str, Tensor]:
-        """One update of every phase that is due; returns what must stay finite, by name."""
+        """One update of every phase that is due; returns what must stay finite, by name.
+
+        Where gradients travel while others are computed, all phases step at the end: only GANs
+        that promise `independent_phases` may be trained so."""
         self.pulse("step", self.progress)
         carries: list[Batch] = [{} for _ in micro_batches]
         watched: dict[str, Tensor] = {}
-        for seat in self.seats:
-            if self.progress.step % seat.phase.every == 0:
-                watched |= self._update(seat, micro_batches, carries)
+        due = [seat for seat in self.seats if self.progress.step % seat.phase.every == 0]
+        for seat in due:
+            watched |= self._compute(seat, micro_batches, carries)
+            if not self.backend.overlap:
+                watched |= self._finish(seat)
+        for seat in due if self.backend.overlap else ():
+            watched |= self._finish(seat)
         average_buffers(self.backend, self.gan)
         self.progress.step += 1
         self.progress.images += self.recipe.global_batch
@@ -146,13 +146,10 @@ class Trainer:
             self.ema.update(self.gan, self.recipe.global_batch)
         return watched
 
-    def _update(
+    def _compute(
         self, seat: Seat, micro_batches: list[Batch], carries: list[Batch]
     ) -> dict[str, Tensor]:
-        """One update of one phase; what it hands to later ones is added to `carries`."""
-        lr = self.recipe.lr * self.recipe.schedule.factor(self.progress.images)
-        for group in seat.optimizer.param_groups:
-            group["lr"] = lr
+        """Gradients of one phase; what it hands to later ones is added to `carries`."""
         watched: dict[str, Tensor] = {}
         with only(self.gan, seat.phase):
             for i, (batch, carry) in enumerate(zip(micro_batches, carries, strict=True)):
@@ -164,7 +161,15 @@ class Trainer:
                     self.means.add(name, term)
                     key = f"loss {name} of player {seat.phase.name}"
                     watched[key] = watched[key] + term if key in watched else term
-            norm = self.backend.step(seat, self.recipe.clip)
+        return watched
+
+    def _finish(self, seat: Seat) -> dict[str, Tensor]:
+        """The optimizer's step of one phase."""
+        lr = self.recipe.lr * self.recipe.schedule.factor(self.progress.images)
+        for group in seat.optimizer.param_groups:
+            group["lr"] = lr
+        norm = self.backend.step(seat, self.recipe.clip)
+        watched: dict[str, Tensor] = {}
         if seat.scaler.is_enabled():  # it skips such a step and lowers its scale
             self.means.add(f"skipped/{seat.phase.name}", (~norm.isfinite()).float())
             norm = norm.nan_to_num(0.0, 0.0, 0.0)
@@ -215,7 +220,7 @@ class Trainer:
                 pasts = read_pasts(resume)
         self.seat_phases(pasts)
         check_replicas(self.backend, self.gan)
-        with self._failing_together():
+        with self.vote.failing_together():
             for observer in self.observers:
                 observer.start(self.progress, self.recipe.schedule.total, config)
                 self.watching.append(observer)
@@ -232,46 +237,13 @@ class Trainer:
         """The micro-batches of one step on the device; the wait for them is measured."""
         self.pulse("data", self.progress)
         started, micro_batches = time.perf_counter(), []
-        with self._failing_together():
+        with self.vote.failing_together():
             if self.batches is None:
                 self.batches = self.stream(self.progress.images)
             raw = [next(self.batches) for _ in range(self.recipe.num_micro)]
             micro_batches = [to_device(batch, self.backend.device) for batch in raw]
         self.clock.waited += time.perf_counter() - started
         return micro_batches
-
-    @contextmanager
-    def _failing_together(self) -> Iterator[None]:
-        """What goes wrong on one rank is kept for the next vote, and raised once all ranks have
-        stopped and saved."""
-        try:
-            yield
-        except Exception as error:
-            self.failure = self.failure or error
-
-    def _vote(self, watched: dict[str, Tensor]) -> bool:
-        """One all-reduced vector a step: whether all ranks go on. Raises on all of them when
-        something has ceased to be finite on any. On a GPU the host waits here for the step: the
-        price of stopping at the very step, by when the next batch is on its way already."""
-        device = self.backend.device
-        asked = torch.tensor([float(self.stop()), float(self.failure is not None)], device=device)
-        values = [value.float() for value in watched.values()]
-        bad = [(~torch.stack(values).isfinite()).float()] if values else []
-        stop, failed, *bad_flags = self.backend.maximum(torch.cat([asked, *bad])).tolist()
-        self.stopped_by = int(stop)
-        if any(bad_flags):
-            worst = [name for name, flag in zip(watched, bad_flags, strict=True) if flag]
-            raise TrainingError(
-                f"Not finite at step {self.progress.step}: {', '.join(worst)}. The checkpoint "
-                "before is kept; resume it with a lower optim.lr, with optim.clip, or with "
-                "precision bf16 or fp32."
-            )
-        if failed and self.failure is None:
-            self.failure = TrainingError(
-                f"Another rank could not go on after {self.progress.images} images: its log says "
-                "why. What was done is saved; the same command resumes."
-            )
-        return not (stop or failed)
 
     def _report(self, before: int, micro_batches: list[Batch]) -> None:
         cadence, now = self.recipe.cadence, self.progress.images
@@ -290,37 +262,19 @@ class Trainer:
         for seat in self.seats:
             values[f"lr/{seat.phase.name}"] = seat.optimizer.param_groups[0]["lr"]
             check_scale(seat)
-        with self._failing_together():
+        with self.vote.failing_together():
             for observer in self.watching:
                 observer.scalars(self.progress, values)
 
-    @torch.no_grad()
     def _picture(self, batch: Batch) -> None:
         """Only ranks with observers: no collective may be called in here."""
         if not self.watching:
             return
-        with self._failing_together():
-            few = {name: value[:PICTURED] for name, value in batch.items()}
-            columns = self._look(few)
-            if self.ema is not None:
-                with self.ema.swapped(self.gan):
-                    found = self._look(few)
-                columns |= {f"EMA {n}": found[n] for n in found if n.startswith("fake")}
+        with self.vote.failing_together():
+            precision, device = self.recipe.precision, self.backend.device
+            picture = picture_of(self.gan, self.ema, batch, precision, device)
             for observer in self.watching:
-                observer.pictures(self.progress, grid(columns))
-
-    def _look(self, batch: Batch) -> dict[str, Tensor]:
-        """Pictures as a user would get them; the training after them is none the wiser."""
-        precision, device = self.recipe.precision, self.backend.device
-        self.gan.eval()
-        try:
-            with (
-                drawing_from(random_state(device), device),
-                torch.autocast(device.type, precision, enabled=precision is not None),
-            ):
-                return self.gan.pictures(self.gan.prepare(batch))
-        finally:
-            self.gan.train()
+                observer.pictures(self.progress, picture)
 
 
 def check_scale(seat: Seat) -> None:

@@ -77,12 +77,19 @@ class ShardedSeat(EngineSeat):
 class DeepSpeed(Distributed):
     """An engine around each player, on the process group that accelerate has opened."""
 
-    def __init__(self, expected: int, timeout: float, stage: int):
-        """stage: 0, 1 or 2; `expected` and `timeout` as for the others."""
+    def __init__(
+        self,
+        expected: int,
+        timeout: float,
+        stage: int,
+        travels_as: torch.dtype | None = None,
+    ):
+        """stage: 0, 1 or 2; the rest as for the others."""
         on_cpu = not torch.cuda.is_available()
         prepare_import(on_cpu)
         super().__init__(expected, timeout)
         self.stage = stage
+        self.travels_as = travels_as
         from deepspeed.utils import groups
 
         # Else it would open a group of its own, with another timeout and communicator.
@@ -103,9 +110,8 @@ class DeepSpeed(Distributed):
         optimizer = make_optimizer(groups_by_step(parameters, moments))
         if self.stage == 0:
             take_over(optimizer, parameters, moments)
-        engine, *_ = deepspeed.initialize(
-            model=player, optimizer=optimizer, config=engine_config(self.stage)
-        )
+        config = engine_config(self.stage, self.travels_as)
+        engine, *_ = deepspeed.initialize(model=player, optimizer=optimizer, config=config)
         if self.stage == 0:
             return EngineSeat(phase, engine, parameters, optimizer, scaler)
         seat = ShardedSeat(phase, engine, parameters, engine.optimizer, scaler)
@@ -158,9 +164,10 @@ def groups_by_step(
     return [{"params": group} for group in groups.values()]
 
 
-def engine_config(stage: int) -> dict[str, Any]:
+def engine_config(stage: int, travels_as: torch.dtype | None = None) -> dict[str, Any]:
     """What `deepspeed.initialize` is told. All defaults that change numbers are explicit."""
     return {
+        "communication_data_type": "bf16" if travels_as is torch.bfloat16 else "fp32",
         "train_micro_batch_size_per_gpu": 1,  # not used: batches are the stream's business
         "gradient_accumulation_steps": 1,  # not used: the loop says which micro-batch is the last
         "gradient_clipping": 0.0,  # the default is 1.0; `step` sets what is asked for

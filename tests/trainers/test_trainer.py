@@ -150,7 +150,7 @@ def drift_work(folder: str) -> str:
     if trainer.backend.rank == 1:
         next(trainer.gan.nets["D"].parameters()).data += 1e-3
     trainer.seats = []
-    from trainers.backends import check_replicas
+    from trainers.replicas import check_replicas
 
     with pytest.raises(TrainingError) as caught:
         check_replicas(trainer.backend, trainer.gan)

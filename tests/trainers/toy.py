@@ -25,6 +25,7 @@ class Toy(GAN):
     """Half of the generator is frozen for the first images; dropout makes it draw numbers."""
 
     ema: ClassVar[tuple[str, ...]] = ("G",)
+    independent_phases: ClassVar[bool] = True
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
@@ -113,12 +114,14 @@ def trainer_for(
     keep: Keep = Keep(last=3, every=0),
     make_gan: Callable[[], GAN] | None = None,
     make_stream: Callable[..., Callable[[int], Iterator[Batch]]] | None = None,
-    zero: int | None = None,
+    **backing,
 ) -> Trainer:
-    """A trainer in this process, or on this rank of a gang; of the toy unless told otherwise."""
+    """A trainer in this process, or on this rank of a gang; of the toy unless told otherwise.
+
+    backing: zero, travels_as, overlap for `open_backend`."""
     torch.manual_seed(0)
     gan = (make_gan() if make_gan else Toy(dropout)).to(dtype)
-    backend = open_backend(int(os.environ.get("WORLD_SIZE", 1)), timeout=60, zero=zero)
+    backend = open_backend(int(os.environ.get("WORLD_SIZE", 1)), timeout=60, **backing)
     torch.manual_seed(100 + backend.rank)
     return Trainer(
         gan,

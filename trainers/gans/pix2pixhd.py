@@ -17,7 +17,7 @@ from collections.abc import Collection
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -118,6 +118,8 @@ class Config(Settings):
 
 class Pix2PixHD(GAN):
     """`training=False` builds what translation needs: neither D nor the perceptual network."""
+
+    independent_phases: ClassVar[bool] = True  # D judges the image that G made before its step
 
     def __init__(self, config: Config, training: bool = True):
         super().__init__()
