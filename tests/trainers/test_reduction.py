@@ -1,0 +1,312 @@
+"""Gradients that travel behind later phases, or as bf16: against plain DDP, bit for bit."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tests import gang
+from tests.nets.live_memory import LiveMemory
+from tests.trainers import test_pix2pixhd_resume, test_translators, toy
+from tests.trainers.hd import raw_batch
+from tests.trainers.test_trainer import StopAfter, assert_same
+from trainers.backends import Backend, Seat
+from trainers.checkpoint import find
+from trainers.gan import Batch, Phase, Terms
+from trainers.player import Player, only
+from trainers.trainer import Cadence, Trainer
+
+AT_THE_END = Cadence(log=4, pictures=0, save=0)
+OVERLAP: dict[str, Any] = {"overlap": True}
+BF16: dict[str, Any] = {"travels_as": torch.bfloat16}
+
+
+class Lazy(toy.Toy):
+    """D runs on every other step, and batch norm gathers statistics that ranks must average."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets["G"]["head"].insert(0, nn.BatchNorm2d(4))
+
+    def phases(self, images: int) -> tuple[Phase, ...]:
+        generator, _ = super().phases(images)
+        return generator, Phase("D", ("D",), every=2)
+
+
+class Wide(toy.Toy):
+    """4 MiB of parameters, nearly all of them G's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nets["G"]["head"] = nn.Sequential(
+            *(nn.Conv2d(4, 2**12, 1), nn.Conv2d(2**12, 2**7, 1), nn.Conv2d(2**7, 2**12, 1)),
+            *(nn.Conv2d(2**12, 1, 1), nn.Tanh()),
+        )
+
+    def phases(self, images: int) -> tuple[Phase, ...]:
+        return Phase("G", ("G",)), Phase("D", ("D",))
+
+
+def train_toy(folder: Path, stop: Callable[[], bool] = lambda: False, **options: Any) -> None:
+    """Half of the generator is frozen up to step 3; 5 steps in all."""
+    of_recipe = {"clip", "num_micro", "precision", "global_batch"} & options.keys()
+    plan = toy.recipe(cadence=AT_THE_END, **{name: options.pop(name) for name in of_recipe})
+    toy.train(folder, plan, stop=stop, **options)
+
+
+def apart(backend: Backend, global_batch: int, num_micro: int) -> Callable[[int], Iterator[Batch]]:
+    def stream(position: int) -> Iterator[Batch]:
+        while True:
+            yield raw_batch(seed=position + backend.rank)
+            position += global_batch
+
+    return stream
+
+
+def train_hd(folder: Path, **options: Any) -> None:
+    """The global part is frozen for the first two of four steps."""
+    plan = toy.recipe(total=8, global_batch=2, cadence=AT_THE_END)
+    make_gan = test_pix2pixhd_resume.make_gan
+    toy.train(folder, plan, dtype=torch.float32, make_gan=make_gan, make_stream=apart, **options)
+
+
+def train_pairs(folder: Path, make_gan: Callable[[], Any], **options: Any) -> None:
+    plan = toy.recipe(total=12, lr=2e-3, cadence=AT_THE_END)
+    make_stream = test_translators.make_stream
+    toy.train(folder, plan, make_gan=make_gan, make_stream=make_stream, **options)
+
+
+FP32 = {"dtype": torch.float32}
+RUNS: dict[str, Callable[..., None]] = {
+    "noisy": partial(train_toy, dropout=0.5),
+    "fp32": partial(train_toy, dropout=0.5, **FP32),
+    "both": partial(train_toy, num_micro=2, clip=0.05),
+    "fp16": partial(train_toy, precision=torch.float16, num_micro=2, clip=0.05, **FP32),
+    "lazy": partial(train_toy, make_gan=Lazy, num_micro=2),
+    "hd": train_hd,
+    "cycle": partial(train_pairs, make_gan=test_translators.cycle),
+}
+"""Ways to train that must not notice whether gradients travel behind later phases."""
+
+
+def compare_work(root: str) -> dict[str, Any]:
+    """All runs of two processes; the last one ends with the group."""
+    folder = Path(root)
+    for name, run in RUNS.items():
+        run(folder / name / "plain")
+        run(folder / name / "overlap", **OVERLAP)
+    for name in ("noisy", "fp16", "hd"):
+        RUNS[name](folder / name / "bf16", **BF16)
+        RUNS[name](folder / name / "bf16-overlap", **BF16, **OVERLAP)
+    for steps in (2, 3, 4):
+        RUNS["noisy"](folder / f"cut-{steps}", stop=StopAfter(steps), **OVERLAP)
+        RUNS["noisy"](folder / f"cut-{steps}", **OVERLAP)
+    for name, options in (("plain", {}), ("overlap", OVERLAP)):
+        train_pairs(folder / "pix2pix" / name, test_translators.pairwise, **options)
+    found = {
+        "order": order_of_events(folder / "order"),
+        "gradients": gradients(folder / "gradients"),
+        "memory": {
+            name: peak_of_a_step(folder / "memory" / name, options)
+            for name, options in (
+                ("plain", {}), ("overlap", OVERLAP), ("bf16", BF16), ("both", BF16 | OVERLAP)
+            )
+        },
+    }
+    return found | {"failure": failure(folder / "failure")}
+
+
+class Telling(toy.Toy):
+    """Notes when phases compute; on rank 1 phase G takes its time."""
+
+    events: list[str]
+    seats: list[Seat]
+
+    def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
+        self.events.append(f"{phase} computes")
+        if dist.get_rank() == 1 and phase == "G":
+            time.sleep(0.5)
+        for work, _, _ in self.seats[0].reduction.under_way:
+            arrived = "has arrived" if work.is_completed() else "is under way"
+            self.events.append(f"G's gradient {arrived}")
+        return super().losses(phase, batch, carry)
+
+
+def order_of_events(folder: Path) -> list[str]:
+    """What happens in a step, in the order of time."""
+    trainer = toy.trainer_for(folder, toy.recipe(), make_gan=Telling, **OVERLAP)
+    trainer.gan.events, batches = [], trainer.stream(0)
+    trainer.seat_phases()
+    trainer.gan.seats = trainer.seats
+    step = trainer.backend.step
+
+    def told(seat: Seat, clip: float | None) -> Tensor:
+        trainer.gan.events.append(f"{seat.phase.name} steps")
+        return step(seat, clip)
+
+    trainer.backend.step = told
+    trainer.step([next(batches)])
+    return trainer.gan.events
+
+
+def gradients(folder: Path) -> dict[str, float]:
+    """What arrives with bf16, beside a reduction written out here: the largest differences."""
+    trainer = toy.trainer_for(folder, toy.recipe(), **FP32, **BF16)
+    trainer.seat_phases()
+    batch, carry = next(trainer.stream(0)), {}
+    worst = {"from the reference": 0.0, "from the mean, in units of what bf16 allows": 0.0}
+    for seat in trainer.seats:
+        with only(trainer.gan, seat.phase):
+            total, _, _ = Player(trainer.gan, seat.phase)(batch, carry)
+            own = torch.autograd.grad(total, list(seat.parameters.values()))
+        trainer._compute(seat, [batch], [carry])
+        seat.reduction.wait()
+        for parameter, gradient in zip(seat.parameters.values(), own, strict=True):
+            halves = [torch.empty_like(gradient) for _ in range(2)]
+            dist.all_gather(halves, gradient / 2)
+            first, second = (half.to(torch.bfloat16) for half in halves)
+            off = (parameter.grad - (first + second).float()).abs().max()
+            # Each half and the sum are rounded by one part in 2^8 at most.
+            allowed = sum(half.abs() for half in halves) * 2**-7 * (1 + 2**-9)
+            excess = ((parameter.grad - sum(halves)).abs() / allowed.clamp(min=1e-30)).max()
+            for name, value in zip(worst, (off, excess), strict=True):
+                worst[name] = max(worst[name], value.item())
+    return worst
+
+
+def peak_of_a_step(folder: Path, options: dict[str, Any]) -> dict[str, int]:
+    """Bytes of live tensors at the highest point of the third step, and of all gradients."""
+    with LiveMemory() as memory:
+        trainer = toy.trainer_for(folder, toy.recipe(), make_gan=Wide, **FP32, **options)
+        trainer.seat_phases()
+        batches = trainer.stream(0)
+        for _ in range(3):  # DDP arranges its buckets anew in the second
+            memory.peak = memory.live
+            trainer.step([next(batches)])
+    size = sum(p.nbytes for seat in trainer.seats for p in seat.parameters.values())
+    return {"peak": memory.peak, "gradients": size}
+
+
+class Broken(toy.Toy):
+    """Phase D fails on rank 1 in the second step, with the gradients of G under way."""
+
+    calls = 0
+
+    def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
+        if phase == "D":
+            Broken.calls += 1
+            if Broken.calls == 2 and dist.get_rank() == 1:
+                raise MemoryError("rank 1 is too small")
+        return super().losses(phase, batch, carry)
+
+
+def failure(folder: Path) -> str:
+    plan = toy.recipe(cadence=Cadence(log=4, pictures=0, save=4))
+    trainer: Trainer = toy.trainer_for(folder, plan, make_gan=Broken, **OVERLAP)
+    with pytest.raises((MemoryError, RuntimeError)) as caught:
+        trainer.fit()
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded() -> None:
+    """What all ranks of all gangs would otherwise load for themselves."""
+    importlib.import_module("accelerate")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("reduction")
+    return folder, gang.run(2, compare_work, str(folder))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_travelling_behind_later_phases_changes_no_bit(pair: Any, name: str) -> None:
+    folder, _ = pair
+    assert_same(folder / name / "plain", folder / name / "overlap")
+
+
+@pytest.mark.parametrize("name", ["noisy", "fp16", "hd"])
+def test_bf16_travels_alike_with_and_without_overlap(pair: Any, name: str) -> None:
+    folder, _ = pair
+    assert_same(folder / name / "bf16", folder / name / "bf16-overlap")
+
+
+def test_bf16_stays_close_to_plain(pair: Any) -> None:
+    """After five steps of Adam of 0.01 each, no weight is aside by as much as one."""
+    folder, _ = pair
+    assert_same(folder / "noisy" / "plain", folder / "noisy" / "bf16", tolerance=0.01)
+    with pytest.raises(AssertionError):
+        assert_same(folder / "noisy" / "plain", folder / "noisy" / "bf16", tolerance=1e-7)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_interrupted_equals_uninterrupted(pair: Any, steps: int) -> None:
+    folder, _ = pair
+    assert_same(folder / "noisy" / "plain", folder / f"cut-{steps}")
+
+
+def test_phases_that_build_on_each_other_would_train_otherwise(pair: Any) -> None:
+    """Why such a GAN must not promise `independent_phases`."""
+    folder, _ = pair
+    with pytest.raises(AssertionError, match="weights"):
+        assert_same(folder / "pix2pix" / "plain", folder / "pix2pix" / "overlap", tolerance=1e-6)
+
+
+def test_the_gradients_of_a_phase_are_under_way_while_the_next_computes(pair: Any) -> None:
+    _, (first, second) = pair
+    assert first["order"] == [
+        "G computes", "D computes", "G's gradient is under way", "G steps", "D steps"
+    ]
+    assert [event for event in second["order"] if "gradient" not in event] == [
+        "G computes", "D computes", "G steps", "D steps"
+    ]
+
+
+def test_bf16_gradients_equal_a_reduction_written_out(pair: Any) -> None:
+    _, found = pair
+    for rank in found:
+        off, excess = rank["gradients"].values()
+        assert off == 0 and 0.1 < excess <= 1
+
+
+def test_memory_is_the_copies_that_travel_and_no_more(pair: Any) -> None:
+    _, (found, _) = pair
+    gradients, plain = found["memory"]["plain"]["gradients"], found["memory"]["plain"]["peak"]
+    more = {name: (peak["peak"] - plain) / gradients for name, peak in found["memory"].items()}
+    assert gradients > 4 * 2**20
+    assert abs(more["overlap"]) < 0.01
+    assert more["bf16"] < 0.51 and more["both"] < 0.51
+
+
+def test_what_fails_while_gradients_travel_ends_all_ranks(pair: Any) -> None:
+    folder, (first, second) = pair
+    assert second["failure"] == "rank 1 is too small"
+    assert "gloo" in first["failure"]
+    assert find(folder / "failure").progress.step == 1
+
+
+def three_work(root: str) -> None:
+    for name, options in (("plain", {}), ("overlap", OVERLAP)):
+        train_toy(Path(root, name), global_batch=3, **options)
+
+
+def test_a_world_of_no_power_of_two_divides_as_ddp_does(tmp_path: Path) -> None:
+    gang.run(3, three_work, str(tmp_path))
+    assert_same(tmp_path / "plain", tmp_path / "overlap")
+
+
+def test_one_process_steps_as_ever(tmp_path: Path) -> None:
+    trainer = toy.trainer_for(tmp_path, toy.recipe(), **OVERLAP, **BF16)
+    trainer.seat_phases()
+    assert not trainer.backend.overlap
+    assert all(seat.reduction is None for seat in trainer.seats)
