@@ -19,8 +19,8 @@ def average_buffers(backend: Backend, gan: GAN) -> None:
         return
     mean = backend.mean(torch.cat([buffer.flatten() for buffer in buffers]))
     parts = mean.split([buffer.numel() for buffer in buffers])
-    for buffer, part in zip(buffers, parts, strict=True):
-        buffer.copy_(part.view_as(buffer))
+    views = [part.view_as(buffer) for buffer, part in zip(buffers, parts, strict=True)]
+    torch._foreach_copy_(buffers, views)
 
 
 @torch.no_grad()

@@ -18,13 +18,16 @@ class Means:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
 
-    def add(self, name: str, value: Tensor) -> None:
-        if name in self.sums:
-            self.sums[name] += value
-            self.counts[name] += 1
-        else:
-            self.sums[name] = value.detach().clone()
-            self.counts[name] = 1
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Detached scalars by name; what has been seen before takes one kernel for all."""
+        known = [name for name in values if name in self.sums]
+        if known:
+            sums = [self.sums[name] for name in known]
+            torch._foreach_add_(sums, [values[name] for name in known])
+        for name, value in values.items():
+            if name not in self.sums:
+                self.sums[name] = value.clone()
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def collect(self, backend: Backend) -> dict[str, float]:
         """Means over steps and ranks since the last call; every rank must call it."""

@@ -157,8 +157,8 @@ class Trainer:
                     total, terms, out = seat.player(batch, carry)
                     self.backend.backward(seat, total / len(micro_batches))
                 carry |= out
+                self.means.add(terms)
                 for name, term in terms.items():
-                    self.means.add(name, term)
                     key = f"loss {name} of player {seat.phase.name}"
                     watched[key] = watched[key] + term if key in watched else term
         return watched
@@ -168,15 +168,14 @@ class Trainer:
         lr = self.recipe.lr * self.recipe.schedule.factor(self.progress.images)
         for group in seat.optimizer.param_groups:
             group["lr"] = lr
-        norm = self.backend.step(seat, self.recipe.clip)
-        watched: dict[str, Tensor] = {}
-        if seat.scaler.is_enabled():  # it skips such a step and lowers its scale
-            self.means.add(f"skipped/{seat.phase.name}", (~norm.isfinite()).float())
+        norm, name = self.backend.step(seat, self.recipe.clip), seat.phase.name
+        if seat.scaler.is_enabled():  # it skips a step that is not finite and lowers its scale
+            skipped = (~norm.isfinite()).float()
             norm = norm.nan_to_num(0.0, 0.0, 0.0)
-        else:
-            watched[f"gradient norm of player {seat.phase.name}"] = norm
-        self.means.add(f"grad_norm/{seat.phase.name}", norm)
-        return watched
+            self.means.add({f"skipped/{name}": skipped, f"grad_norm/{name}": norm})
+            return {}
+        self.means.add({f"grad_norm/{name}": norm})
+        return {f"gradient norm of player {name}": norm}
 
     def seat_phases(self, pasts: dict[str, Past] | None = None) -> None:
         """Build the players of the present phases; keep those whose phase has not changed.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher import config, spans
+from launcher import cli, config, spans
 from launcher.config import ConfigError
 
 MINIMAL = {
@@ -51,6 +51,7 @@ def recipe(tmp_path: Path) -> str:
         ("gan", "pix2pixh", "gan is 'pix2pixh'; did you mean `pix2pixhd`?"),
         ("backend.zero", "3", "backend.zero=3 is refused: it shards the parameters"),
         ("backend.zero", "1", "backend.zero=1 needs backend.kind=deepspeed"),
+        ("backend.compress", "fp16", "`backend.compress` is 'fp16': input should be 'none' or 'bf16'"),
         ("backend.kind", "ddp", "`backend.kind` is 'ddp': input should be 'accelerate' or"),
         ("backend.offload", "true", "unknown option `backend.offload`"),
         ("optim.lr.x", "1", "`optim.lr` is"),
@@ -74,6 +75,30 @@ def test_loss_scaling_is_refused_where_gradients_are_sharded(recipe: str) -> Non
         config.load(recipe, {"backend.kind": "deepspeed", "precision": "fp16"})
     loaded = config.load(recipe, {"backend.kind": "deepspeed", "backend.zero": "2"})
     assert (loaded.backend.kind, loaded.backend.zero) == ("deepspeed", 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("pix2pix", ["--backend.overlap=true"], "backend.overlap=true is refused for gan=pix2pix"),
+        (
+            "pix2pixhd-coarse",
+            ["--backend.overlap=true", "--backend.kind=deepspeed"],
+            "backend.overlap=true is refused with backend.kind=deepspeed",
+        ),
+    ],
+)
+def test_overlap_is_refused_where_it_would_change_numbers_or_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    options: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["organza", "train", name, *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and sentence in capsys.readouterr().err
 
 
 def test_all_mistakes_are_told_at_once(recipe: str) -> None:

@@ -80,7 +80,7 @@ def train_hd(folder: Path, **options: Any) -> None:
 
 
 def train_pairs(folder: Path, make_gan: Callable[[], Any], **options: Any) -> None:
-    plan = toy.recipe(total=12, lr=2e-3, cadence=AT_THE_END)
+    plan = toy.recipe(total=8, lr=2e-3, cadence=AT_THE_END)
     make_stream = test_translators.make_stream
     toy.train(folder, plan, make_gan=make_gan, make_stream=make_stream, **options)
 
@@ -104,10 +104,10 @@ def compare_work(root: str) -> dict[str, Any]:
     for name, run in RUNS.items():
         run(folder / name / "plain")
         run(folder / name / "overlap", **OVERLAP)
-    for name in ("noisy", "fp16", "hd"):
+    for name in ("fp16", "hd"):
         RUNS[name](folder / name / "bf16", **BF16)
         RUNS[name](folder / name / "bf16-overlap", **BF16, **OVERLAP)
-    for steps in (2, 3, 4):
+    for steps in (2, 3):  # before the switch, and at it
         RUNS["noisy"](folder / f"cut-{steps}", stop=StopAfter(steps), **OVERLAP)
         RUNS["noisy"](folder / f"cut-{steps}", **OVERLAP)
     for name, options in (("plain", {}), ("overlap", OVERLAP)):
@@ -115,6 +115,7 @@ def compare_work(root: str) -> dict[str, Any]:
     found = {
         "order": order_of_events(folder / "order"),
         "gradients": gradients(folder / "gradients"),
+        "forgotten": forgotten(folder / "forgotten"),
         "memory": {
             name: peak_of_a_step(folder / "memory" / name, options)
             for name, options in (
@@ -196,6 +197,17 @@ def peak_of_a_step(folder: Path, options: dict[str, Any]) -> dict[str, int]:
     return {"peak": memory.peak, "gradients": size}
 
 
+def forgotten(folder: Path) -> str:
+    """A second backward before the first one's gradients were waited for."""
+    trainer = toy.trainer_for(folder, toy.recipe(), **OVERLAP)
+    trainer.seat_phases()
+    batch = next(trainer.stream(0))
+    trainer._compute(trainer.seats[0], [batch], [{}])
+    with pytest.raises(AssertionError) as caught:
+        trainer._compute(trainer.seats[0], [batch], [{}])
+    return str(caught.value)
+
+
 class Broken(toy.Toy):
     """Phase D fails on rank 1 in the second step, with the gradients of G under way."""
 
@@ -221,6 +233,7 @@ def failure(folder: Path) -> str:
 def loaded() -> None:
     """What all ranks of all gangs would otherwise load for themselves."""
     importlib.import_module("accelerate")
+    importlib.import_module("torch._dynamo")  # optimizers load it
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +248,7 @@ def test_travelling_behind_later_phases_changes_no_bit(pair: Any, name: str) -> 
     assert_same(folder / name / "plain", folder / name / "overlap")
 
 
-@pytest.mark.parametrize("name", ["noisy", "fp16", "hd"])
+@pytest.mark.parametrize("name", ["fp16", "hd"])
 def test_bf16_travels_alike_with_and_without_overlap(pair: Any, name: str) -> None:
     folder, _ = pair
     assert_same(folder / name / "bf16", folder / name / "bf16-overlap")
@@ -244,12 +257,12 @@ def test_bf16_travels_alike_with_and_without_overlap(pair: Any, name: str) -> No
 def test_bf16_stays_close_to_plain(pair: Any) -> None:
     """After five steps of Adam of 0.01 each, no weight is aside by as much as one."""
     folder, _ = pair
-    assert_same(folder / "noisy" / "plain", folder / "noisy" / "bf16", tolerance=0.01)
+    assert_same(folder / "fp16" / "plain", folder / "fp16" / "bf16", tolerance=0.01)
     with pytest.raises(AssertionError):
-        assert_same(folder / "noisy" / "plain", folder / "noisy" / "bf16", tolerance=1e-7)
+        assert_same(folder / "fp16" / "plain", folder / "fp16" / "bf16", tolerance=1e-7)
 
 
-@pytest.mark.parametrize("steps", [2, 3, 4])
+@pytest.mark.parametrize("steps", [2, 3])
 def test_interrupted_equals_uninterrupted(pair: Any, steps: int) -> None:
     folder, _ = pair
     assert_same(folder / "noisy" / "plain", folder / f"cut-{steps}")
@@ -286,6 +299,11 @@ def test_memory_is_the_copies_that_travel_and_no_more(pair: Any) -> None:
     assert gradients > 4 * 2**20
     assert abs(more["overlap"]) < 0.01
     assert more["bf16"] < 0.51 and more["both"] < 0.51
+
+
+def test_gradients_that_nobody_waits_for_are_noticed(pair: Any) -> None:
+    _, found = pair
+    assert all("never waited for" in rank["forgotten"] for rank in found)
 
 
 def test_what_fails_while_gradients_travel_ends_all_ranks(pair: Any) -> None:

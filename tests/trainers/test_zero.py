@@ -37,9 +37,9 @@ def train_toy(
     folder: Path, zero: int | None = None, stop: Callable[[], bool] = lambda: False, **changes
 ) -> None:
     """Half of its generator is frozen up to step 3; 5 steps in all."""
-    dropout = changes.pop("dropout", 0.0)
+    options = {name: changes.pop(name) for name in ("dropout", "travels_as") if name in changes}
     plan = toy.recipe(cadence=AT_THE_END, **changes)
-    toy.train(folder, plan, dtype=torch.float32, zero=zero, stop=stop, dropout=dropout)
+    toy.train(folder, plan, dtype=torch.float32, zero=zero, stop=stop, **options)
 
 
 def train_hd(
@@ -75,6 +75,7 @@ def train_cycle(folder: Path, zero: int | None = None, **model) -> None:
 
 TOYS = {
     "noisy": {"dropout": 0.5},
+    "compressed": {"dropout": 0.5, "travels_as": torch.bfloat16},
     "micro": {"num_micro": 2},
     "both": {"num_micro": 2, "clip": 0.05},
 }
@@ -135,10 +136,15 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("zero", STAGES)
 @pytest.mark.parametrize(
-    "name", ["noisy", "hd", "hd-bf16", "cycle", "cycle-directions"]
+    "name", ["noisy", "compressed", "hd", "hd-bf16", "cycle", "cycle-directions"]
 )
 def test_every_stage_equals_ddp_bit_for_bit(runs: Path, name: str, zero: int) -> None:
     assert_same(runs / "None" / name, runs / str(zero) / name)
+
+
+def test_gradients_do_travel_as_bf16(runs: Path) -> None:
+    with pytest.raises(AssertionError, match="differs"):
+        assert_same(runs / "None" / "noisy", runs / "None" / "compressed", tolerance=1e-7)
 
 
 @pytest.mark.parametrize("zero", STAGES)
