@@ -140,11 +140,11 @@ class Backend(Settings):
     zero: int = Field(0, ge=0)
     """DeepSpeed's stage: 0 shards nothing, 1 the optimizers' moments, 2 the gradients as well."""
     compress: Literal["none", "bf16"] = "none"
-    """What gradients travel as between processes: bf16 halves the bytes, and rounds them and their
-    sums to 8 significant bits."""
+    """What gradients travel as between processes: bf16 halves the bytes, rounds each gradient and
+    each sum on the way to 8 significant bits, and holds copies of half their size meanwhile."""
     overlap: bool = False
     """Let the gradients of a phase travel while later phases compute, and step all at the end: the
-    same numbers, for a GAN whose phases do not build on each other's steps."""
+    same numbers in the same memory, for a GAN whose phases do not build on each other's steps."""
 
     @model_validator(mode="after")
     def _stage_works(self) -> Backend:

@@ -1,7 +1,8 @@
 """The loop. Knows phases, never "G" or "D".
 
-One step: every phase in turn, on the same micro-batches; then the moving average, the schedule,
-and one small all-reduce in which the ranks agree whether to go on.
+One step: every phase in turn, on the same micro-batches (each computes its gradients and finishes
+with its optimizer's step); then the moving average, the schedule, and one small all-reduce in which
+the ranks agree whether to go on.
 """
 
 from __future__ import annotations

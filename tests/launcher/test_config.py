@@ -51,7 +51,7 @@ def recipe(tmp_path: Path) -> str:
         ("gan", "pix2pixh", "gan is 'pix2pixh'; did you mean `pix2pixhd`?"),
         ("backend.zero", "3", "backend.zero=3 is refused: it shards the parameters"),
         ("backend.zero", "1", "backend.zero=1 needs backend.kind=deepspeed"),
-        ("backend.compress", "fp16", "`backend.compress` is 'fp16': input should be 'none' or 'bf16'"),
+        ("backend.compress", "fp16", "`backend.compress` is 'fp16': input should be 'none'"),
         ("backend.kind", "ddp", "`backend.kind` is 'ddp': input should be 'accelerate' or"),
         ("backend.offload", "true", "unknown option `backend.offload`"),
         ("optim.lr.x", "1", "`optim.lr` is"),

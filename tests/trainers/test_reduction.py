@@ -127,27 +127,31 @@ def compare_work(root: str) -> dict[str, Any]:
 
 
 class Telling(toy.Toy):
-    """Notes when phases compute; on rank 1 phase G takes its time."""
+    """Notes when phases compute; phase G of rank 1 ends after phase D of rank 0 has begun."""
 
     events: list[str]
     seats: list[Seat]
+    begun: Path
 
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
         self.events.append(f"{phase} computes")
-        if dist.get_rank() == 1 and phase == "G":
-            time.sleep(0.5)
         for work, _, _ in self.seats[0].reduction.under_way:
             arrived = "has arrived" if work.is_completed() else "is under way"
             self.events.append(f"G's gradient {arrived}")
+        if dist.get_rank() == 0 and phase == "D":
+            self.begun.touch()
+        deadline = time.monotonic() + 10
+        while dist.get_rank() == 1 and not self.begun.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
         return super().losses(phase, batch, carry)
 
 
 def order_of_events(folder: Path) -> list[str]:
     """What happens in a step, in the order of time."""
     trainer = toy.trainer_for(folder, toy.recipe(), make_gan=Telling, **OVERLAP)
-    trainer.gan.events, batches = [], trainer.stream(0)
     trainer.seat_phases()
-    trainer.gan.seats = trainer.seats
+    trainer.gan.events, trainer.gan.seats = [], trainer.seats
+    trainer.gan.begun = folder.with_name("phase D of rank 0 has begun")
     step = trainer.backend.step
 
     def told(seat: Seat, clip: float | None) -> Tensor:
@@ -155,7 +159,7 @@ def order_of_events(folder: Path) -> list[str]:
         return step(seat, clip)
 
     trainer.backend.step = told
-    trainer.step([next(batches)])
+    trainer.step([next(trainer.stream(0))])
     return trainer.gan.events
 
 
@@ -294,11 +298,14 @@ def test_bf16_gradients_equal_a_reduction_written_out(pair: Any) -> None:
 
 def test_memory_is_the_copies_that_travel_and_no_more(pair: Any) -> None:
     _, (found, _) = pair
-    gradients, plain = found["memory"]["plain"]["gradients"], found["memory"]["plain"]["peak"]
-    more = {name: (peak["peak"] - plain) / gradients for name, peak in found["memory"].items()}
-    assert gradients > 4 * 2**20
-    assert abs(more["overlap"]) < 0.01
-    assert more["bf16"] < 0.51 and more["both"] < 0.51
+    plain = found["memory"]["plain"]
+    more = {
+        name: (measured["peak"] - plain["peak"]) / plain["gradients"]
+        for name, measured in found["memory"].items()
+    }
+    assert plain["gradients"] > 4 * 2**20
+    assert more["overlap"] == 0
+    assert 0.1 < more["bf16"] <= 0.5 and 0.1 < more["both"] <= 0.5
 
 
 def test_gradients_that_nobody_waits_for_are_noticed(pair: Any) -> None:
