@@ -101,13 +101,14 @@ def step_of(
     config = resolve(config, num_samples=10**6)
     gan = build(config).to(backend.device)
     store = Store(config.run_dir, backend, Keep(1, 0), {})
-    trainer = Trainer(gan, recipe_of(config, backend.world), backend, store, stream=lambda position: iter(()))
+    recipe = recipe_of(config, backend.world)
+    trainer = Trainer(gan, recipe, backend, store, stream=lambda position: iter(()))
     # Past fix_global every parameter trains: the larger step.
     trainer.progress.images = getattr(config.model, "fix_global", 0)
     trainer.seat_phases()
-    share = config.batch.total // backend.world // trainer.recipe.num_micro
+    share = config.batch.total // backend.world // recipe.num_micro
     micro = to_device(made_up(config, share, size), backend.device)
-    return lambda: trainer.step([micro] * trainer.recipe.num_micro), trainer
+    return lambda: trainer.step([micro] * recipe.num_micro), trainer
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:

@@ -1,12 +1,12 @@
-r"""Times a training step with gradients that are waited for, travel behind later phases, or as bf16.
+r"""Times a training step whose gradients are waited for, travel behind later phases, or as bf16.
 
-    python -m tests.benchmarks.travelling [RECIPE] [--processes=2] [--size=256x128] [--steps=10]
+    python -m tests.benchmarks.travelling [RECIPE] [--processes=2] [--size=256x256] [--steps=10]
                                           [--option=value ...]
 
 Each way has a trainer of its own in the same processes; they take turns. Prints one JSON line per
-way: median step time, and its ratio to plain DDP. Batches are made up; lambda_vgg is 0 unless told
-otherwise. On the CPU the processes talk through gloo on the loopback interface, where there is
-little to hide; a slow network is made with
+way: median step time, and its ratio to plain DDP. Batches are made up; pix2pixHD needs
+--model.lambda_vgg=0 or weights. On the CPU the processes talk through gloo on the loopback
+interface, where there is little to hide; a slow network is made with
 
     unshare -rn sh -c 'ip link set lo up; tc qdisc add dev lo root tbf rate 1gbit burst 1mb \
         latency 200ms; python -m tests.benchmarks.travelling'
@@ -42,11 +42,11 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def main(arguments: list[str]) -> None:
     flags = dict(a.removeprefix("--").split("=", 1) for a in arguments if a.startswith("--"))
-    recipe = next((a for a in arguments if not a.startswith("--")), "pix2pixhd-coarse")
-    width, height = map(int, flags.pop("size", "256x128").split("x"))
+    recipe = next((a for a in arguments if not a.startswith("--")), "cyclegan")
+    width, height = map(int, flags.pop("size", "256x256").split("x"))
     world, steps = int(flags.pop("processes", "2")), int(flags.pop("steps", "10"))
     with tempfile.TemporaryDirectory() as folder:
-        flags = {"run_dir": folder, "batch.total": str(world), "model.lambda_vgg": "0"} | flags
+        flags = {"run_dir": folder, "batch.total": str(world)} | flags
         config = configuration.load(recipe, flags).to_yaml()
         seconds = gang.run(world, measure, config, (height, width), world, steps)[0]
     for name, median in seconds.items():
