@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+_shapes_alone: ContextVar[bool] = ContextVar("shapes_alone", default=False)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Inside, no file of weights is asked for: networks are built for their shapes alone."""
+    token = _shapes_alone.set(True)
+    try:
+        yield
+    finally:
+        _shapes_alone.reset(token)
+
+
+def weights_matter() -> bool:
+    """Whether pretrained weights must be read."""
+    return not _shapes_alone.get()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nets.generators import ResnetGenerator
 from nets.waist import Part, Terms, in_turn, loss_scale, narrow_waist
 from tests import gang
-from tests.nets.live_memory import LiveMemory
+from trainers.tracing import LiveMemory
 
 
 def build(dtype: torch.dtype = torch.float64, **options: object) -> nn.ModuleList:

@@ -33,7 +33,7 @@ from nets.remat import PRESETS, Memory
 from nets.waist import Ahead, Critic, Terms, narrow_waist, unfrozen
 from trainers.gan import GAN, Batch, Needs, Phase
 from trainers.settings import Settings, Span
-from trainers.weights import read_weights
+from trainers.weights import read_weights, weights_matter
 
 
 class Config(Settings):
@@ -153,6 +153,8 @@ class Pix2PixHD(GAN):
 
     def _load_vgg(self) -> perceptual.Vgg:
         config = self.config
+        if not weights_matter():
+            return perceptual.Vgg(config.vgg, config.vgg_normalize)
         if config.vgg_weights is None:
             raise ValueError(
                 f"model.lambda_vgg is {config.lambda_vgg:g}, but there are no weights: set "
