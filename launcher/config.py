@@ -145,6 +145,9 @@ class Backend(Settings):
     overlap: bool = False
     """Let the gradients of a phase travel while later phases compute, and step all at the end: the
     same numbers in the same memory, for a GAN whose phases do not build on each other's steps."""
+    memory_gib: float | None = Field(None, gt=0)
+    """GiB that a process may use (model.memory=auto); null: what its GPU, or this machine, has
+    free."""
 
     @model_validator(mode="after")
     def _stage_works(self) -> Backend:

@@ -12,10 +12,14 @@ import torch
 from launcher import spans
 from launcher.config import Config
 from launcher.wiring import build, recipe_of
+from nets.norms import unsynced
+from trainers.backends import Past
 from trainers.checkpoint import Keep, Store
 from trainers.ema import Ema
-from trainers.gan import Batch, Needs
-from trainers.tracing import Kernels, Part, TracedBackend, fake_gpu
+from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.player import phase_parameters
+from trainers.schedule import Schedule
+from trainers.tracing import Kernels, LiveMemory, Part, TracedBackend, fake_gpu
 from trainers.trainer import Trainer
 
 LATE = 10**15
@@ -39,35 +43,61 @@ def step_costs(
 ) -> StepCosts:
     """The costs of a step on `num_micro` micro-batches of `num_images`; size: (height, width).
 
-    Traced on fake tensors in about a second: nothing is computed, no file of weights is read.
+    Traced on fake tensors in a second or two: nothing is computed, no file of weights is read.
     Every phase runs, with all that it will ever train, on moments that exist already."""
+    with fake_gpu() as memory:
+        return traced(config, num_images, size, memory, num_micro)
+
+
+def traced(
+    config: Config,
+    num_images: int,
+    size: tuple[int, int],
+    memory: LiveMemory,
+    num_micro: int = 1,
+    images: int = LATE,
+) -> StepCosts:
+    """One step of a run that has seen `images` images, on whatever tensors are made here."""
     config = spans.resolve(config, num_samples=10**6)  # a number is asked for; it costs nothing
     share = num_images * num_micro
-    recipe = replace(recipe_of(config, 1), global_batch=share, num_micro=num_micro)
-    with fake_gpu() as memory:
-        kernels = Kernels()
-        backend = TracedBackend(kernels)
-        gan = build(config)
-        store = Store(config.run_dir, backend, Keep(1, 0), {})
-        ema = Ema(gan, config.ema.halflife) if config.ema.halflife else None
-        trainer = Trainer(gan, recipe, backend, store, lambda position: iter(()), ema)
-        micros = [raw_batch(config.model.needs, num_images, size) for _ in range(num_micro)]
-        step(trainer, micros)  # Adam makes its moments
-        memory.peak = memory.live
-        with kernels:
-            step(trainer, micros)
-        trained = {
-            seat.phase.name: sum(p.numel() for p in seat.parameters.values())
-            for seat in trainer.seats
+    numbers = {"num_micro": num_micro, "schedule": Schedule(constant=images, decay=0)}
+    recipe = replace(recipe_of(config, 1), global_batch=share, **numbers)
+    kernels = Kernels()
+    backend = TracedBackend(kernels)
+    gan = build(config)
+    store = Store(config.run_dir, backend, Keep(1, 0), {})
+    ema = Ema(gan, config.ema.halflife) if config.ema.halflife else None
+    trainer = Trainer(gan, recipe, backend, store, lambda position: iter(()), ema)
+    trainer.progress.images = images
+    trainer.seat_phases({phase.name: stepped(gan, phase) for phase in gan.phases(images)})
+    micro_batches = [raw_batch(config.model.needs, num_images, size) for _ in range(num_micro)]
+    memory.peak = memory.live
+    with kernels, unsynced(gan):  # this process alone runs the step
+        trainer.step(micro_batches)
+    trained = {
+        seat.phase.name: sum(parameter.numel() for parameter in seat.parameters.values())
+        for seat in trainer.seats
+    }
+    return StepCosts(memory.peak + yet_to_gather(gan), kernels.parts(), trained)
+
+
+def stepped(gan: GAN, phase: Phase) -> Past:
+    """Moments as they are after the first step."""
+    return Past({
+        name: {
+            "step": torch.ones(()),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
         }
-        return StepCosts(memory.peak, kernels.parts(), trained)
+        for name, parameter in phase_parameters(gan, phase).items()
+    })
 
 
-def step(trainer: Trainer, micro_batches: list[Batch]) -> None:
-    """One step in which every phase is due, all of it."""
-    trainer.progress.images, trainer.progress.step = LATE, 0
-    trainer.seat_phases()
-    trainer.step(micro_batches)
+def yet_to_gather(gan: GAN) -> int:
+    """Bytes of the images that will have been gathered later than after one step."""
+    gathered = [tensor for tensor in gan.own_state().values() if tensor.dim() == 4]
+    missing = gan.num_gathered - sum(len(images) for images in gathered)
+    return missing * gathered[0][:1].nbytes if gathered else 0
 
 
 def raw_batch(needs: Needs, num_images: int, size: tuple[int, int]) -> Batch:

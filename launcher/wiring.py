@@ -11,7 +11,7 @@ import torch
 from cluster import attempts, topology
 from cluster.heartbeat import Heart
 from cluster.signals import STOP_FILE, StopRequest, reason
-from launcher import rundir, spans
+from launcher import presets, rundir, spans
 from launcher.config import Config, ConfigError, gan_module
 from launcher.failures import config_errors, memory_errors, peer_errors
 from launcher.places import cache_of
@@ -43,16 +43,16 @@ def train(config: Config) -> int:
         config = spans.resolve(config, epoch_size(sources))
         recipe = recipe_of(config, world.size)
         check_data(config, sources, micro_batch_of(recipe, world.size))
-        gan = build(config)
         if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
             checkpoint_at(config.start_from, "start_from")
     backend = backend_of(config, world.size)
-    remedy = (
-        "choose the next smaller model.memory (none, blocks, halves, halves+slices, "
-        "whole+strips), a smaller batch.micro, or precision=bf16."
-    )
     heart = Heart(config.run_dir / "heartbeats", backend.rank)
     try:
+        with peer_errors():
+            settled = presets.resolve(config, recipe, sources, backend)
+            with backend.together(), config_errors():
+                gan = build(settled)
+        remedy = presets.advice(settled, micro_batch_of(recipe, world.size))
         with memory_errors(remedy), peer_errors():
             trainer, resume = assemble(config, recipe, gan, sources, backend, stop, heart)
             finished = trainer.fit(resume, config.to_yaml())
@@ -190,7 +190,8 @@ def fits(width: int, height: int, multiple: int) -> bool:
 def build(config: Config, training: bool = True) -> GAN:
     """The GAN's networks at their seeded initialisation, equal on all ranks."""
     torch.manual_seed(config.seed)
-    return gan_module(config.gan, "config").Model(config.model, training=training)
+    model = presets.settled(config.model)
+    return gan_module(config.gan, "config").Model(model, training=training)
 
 
 def recipe_of(config: Config, world: int) -> Recipe:

@@ -64,6 +64,8 @@ class GAN(nn.Module):
     independent_phases: ClassVar[bool] = False
     """Promise: no phase uses networks that another phase of the same step has trained before it,
     so that all may step at the end (backend.overlap)."""
+    num_gathered: int = 0
+    """Generated images that a process gathers over the steps (image pools), once it has all."""
     nets: nn.ModuleDict
     weights: dict[str, float]
 

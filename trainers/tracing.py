@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -163,18 +162,26 @@ class TracedBackend(Backend):
         return super().step(seat, clip)
 
 
-class _PadAsOnCuda(TorchFunctionMode):
-    """Autocast on the CPU would pad in float32."""
+@contextmanager
+def padding_as_on_cuda() -> Iterator[None]:
+    """Inside, padding keeps its dtype: under autocast the CPU would pad in float32.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not F.pad:
-            return func(*args, **(kwargs or {}))
+    A torch function mode would not do: it is off while backward recomputes activations."""
+    original = F.pad
+
+    def pad(*args: Any, **kwargs: Any) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            return func(*args, **(kwargs or {}))
+            return original(*args, **kwargs)
+
+    F.pad = pad
+    try:
+        yield
+    finally:
+        F.pad = original
 
 
 @contextmanager
 def fake_gpu() -> Iterator[LiveMemory]:
     """Tensors made inside are fake: nothing is computed or read, and memory is counted."""
-    with FakeTensorMode(), _PadAsOnCuda(), shapes_alone(), LiveMemory() as memory:
+    with FakeTensorMode(), padding_as_on_cuda(), shapes_alone(), LiveMemory() as memory:
         yield memory

@@ -44,10 +44,10 @@ class Config(Settings):
     """Weight, relative to lambda_*, of leaving images of the target alone; 0 leaves it out."""
     pool_size: int = Field(50, ge=0)
     """Generated images that each process keeps to show D again; 0 for none."""
-    memory: Literal["none", "directions", "directions+blocks"] = "none"
+    memory: Literal["none", "directions", "directions+blocks", "auto"] = "none"
     """Recomputation and order for memory, the same gradients (dropout draws in another order):
     none runs all passes of a generator as one call; directions runs A -> B -> A, frees it, then
-    B -> A -> B; +blocks also recomputes each residual block."""
+    B -> A -> B; +blocks also recomputes each residual block; auto: the fastest that fits."""
 
     @property
     def needs(self) -> Needs:
@@ -88,6 +88,7 @@ class CycleGAN(GAN):
             self.nets.update({name: config.discriminator.build(3) for name in ("D_A", "D_B")})
         init_normal(self.nets, zero_bias=True)
         self.pools = {name: ImagePool(config.pool_size, name) for name in ("fake_B", "fake_A")}
+        self.num_gathered = 2 * config.pool_size
         self.weights = self._weights()
 
     def _weights(self) -> dict[str, float]:

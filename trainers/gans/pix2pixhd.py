@@ -85,8 +85,9 @@ class Config(Settings):
     """Give it images with ImageNet's mean and deviation (the original does not)."""
     fix_global: Span = 0
     """Images (or "10 epochs") for which stage full trains the enhancers alone."""
-    memory: Memory = "none"
-    """Recomputation for memory, the same gradients: from fastest to smallest."""
+    memory: Literal[Memory, "auto"] = "none"
+    """Recomputation for memory, the same gradients: from fastest to smallest; auto: the fastest
+    that fits."""
 
     @property
     def needs(self) -> Needs:
