@@ -31,7 +31,7 @@ class Card:
     bandwidth: float
     """Bytes/s of its memory; 0 if unknown."""
     nvlink: float = 0.0
-    """Bytes/s one way to the other GPUs of a node; 0 without, and where it is an optional bridge."""
+    """Bytes/s one way to the other GPUs of a node; 0 without it, or with an optional bridge."""
 
     @property
     def usable_bytes(self) -> int:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 
-from cluster.topology import topology
 from launcher.cards import GIB
 from launcher.config import Config, ConfigError
 from launcher.costs import step_costs
@@ -27,7 +26,7 @@ from trainers.zero import BUCKET
 FIXED = GIB
 FACTOR = 1.1
 """The allowance, an assumption that no GPU has confirmed yet: 1 GiB for the CUDA context, NCCL's
-buffers and the workspaces of cuBLAS and cuDNN, and a tenth for the allocator's rounding and gaps."""
+buffers and the workspaces of cuBLAS and cuDNN, a tenth for the allocator's rounding and gaps."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,18 @@ class Work:
     """Ranks that share the step."""
 
 
-def choose(config: Config, recipe: Recipe, sources: tuple[Source, ...], backend: Backend) -> str:
+def choose(
+    config: Config,
+    recipe: Recipe,
+    sources: tuple[Source, ...],
+    backend: Backend,
+    local_size: int,
+) -> str:
     """The fastest preset that fits the least memory of all ranks: rank 0 estimates and tells."""
     images = micro_batch_of(recipe, backend.world)
     work = Work(images, largest(config, sources), recipe.num_micro, backend.world)
-    mine = torch.tensor(-budget(config, backend), dtype=torch.int64, device=backend.device)
+    own = budget(config, backend.device, local_size)
+    mine = torch.tensor(-own, dtype=torch.int64, device=backend.device)
     least = -int(backend.maximum(mine))
     chosen = torch.zeros((), dtype=torch.int64, device=backend.device)
     with backend.together():
@@ -61,11 +67,11 @@ def choose(config: Config, recipe: Recipe, sources: tuple[Source, ...], backend:
     return presets(config.model)[int(backend.broadcast(chosen))]
 
 
-def budget(config: Config, backend: Backend) -> int:
-    """Bytes that this rank may use."""
+def budget(config: Config, device: torch.device, local_size: int) -> int:
+    """Bytes that this rank may use, one of `local_size` on its machine."""
     if config.backend.memory_gib is not None:
         return int(config.backend.memory_gib * GIB)
-    return memory_at_hand(backend.device, topology().world.local_size)
+    return memory_at_hand(device, local_size)
 
 
 def largest(config: Config, sources: tuple[Source, ...]) -> tuple[int, int]:

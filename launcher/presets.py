@@ -22,14 +22,19 @@ AUTO = "auto"
 
 
 def resolve(
-    config: Config, recipe: Recipe, sources: tuple[Source, ...], backend: Backend
+    config: Config,
+    recipe: Recipe,
+    sources: tuple[Source, ...],
+    backend: Backend,
+    local_size: int,
 ) -> Config:
-    """The configuration to build with: `auto` -> the fastest preset that fits on all ranks."""
+    """The configuration to build with: `auto` -> the fastest preset that fits on all ranks, of
+    which `local_size` share this machine."""
     if not is_auto(config.model):
         return config
     from launcher.memory import choose  # tracing takes a second to import
 
-    return with_preset(config, choose(config, recipe, sources, backend))
+    return with_preset(config, choose(config, recipe, sources, backend, local_size))
 
 
 def settled(model: Settings) -> Settings:

@@ -49,7 +49,7 @@ def train(config: Config) -> int:
     heart = Heart(config.run_dir / "heartbeats", backend.rank)
     try:
         with peer_errors():
-            settled = presets.resolve(config, recipe, sources, backend)
+            settled = presets.resolve(config, recipe, sources, backend, world.local_size)
             with backend.together(), config_errors():
                 gan = build(settled)
         remedy = presets.advice(settled, micro_batch_of(recipe, world.size))

@@ -26,7 +26,7 @@ def test_cards_are_found_by_name_and_by_memory() -> None:
 
 @pytest.mark.parametrize("text", ["H20", "24", "0G", "", "fast"])
 def test_what_is_no_card_is_told(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"--gpu={text} is neither a card's memory .* nor a known"):
+    with pytest.raises(ConfigError, match=f"--gpu={text} is neither a card's memory"):
         cards_of(text)
 
 
@@ -34,7 +34,7 @@ def test_the_table_holds_together() -> None:
     for card in CARDS:
         rates = card.flops
         assert rates["fp32"] <= rates["bf16"] <= rates["fp16"], card.name
-        assert 1e12 < rates["fp32"] < 1e14 and 3e11 <= card.bandwidth <= 1e13, card.name
+        assert 1e12 < rates["fp32"] < 2e14 and 3e11 <= card.bandwidth <= 1e13, card.name
         assert 0 <= card.nvlink < card.bandwidth and card.usable_bytes < card.memory_gib * GIB
 
 

@@ -16,11 +16,9 @@ from launcher.costs import step_costs
 from launcher.memory import Work, fastest, held_by_backend, needed, report
 from tests import gang
 from tests.launcher.sample import make_source, organza, write_recipe
+from trainers.checkpoint import find
 from trainers.errors import TrainingError
 from trainers.zero import BUCKET
-
-FULL = (1024, 2048)
-
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,28 +33,34 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def estimates(config: Config, world: int) -> dict[str, float]:
-    """GiB by preset."""
+def estimates(config: Config, world: int) -> tuple[float, float]:
+    """GiB that the two fastest presets need."""
     work = Work(2 // world, (32, 64), world=world)
-    chosen = {name: presets.with_preset(config, name) for name in presets.presets(config.model)}
-    return {name: needed(preset, work) / GIB for name, preset in chosen.items()}
+    chosen = (presets.with_preset(config, name) for name in ("none", "blocks"))
+    fastest, next_one = (needed(preset, work) / GIB for preset in chosen)
+    assert fastest > next_one
+    return fastest, next_one
 
 
-def test_the_presets_of_the_full_recipe_fall_in_their_order() -> None:
-    config, work = load("pix2pixhd-full", {}), Work(1, FULL, world=8)
+def test_the_fastest_that_fits_is_chosen_and_shown() -> None:
+    config, work = load("pix2pixhd-full", {}), Work(1, (1024, 2048), world=8)
     names = presets.presets(config.model)
     assert names == ("none", "blocks", "halves", "halves+slices", "whole+strips")
-    found = {name: needed(presets.with_preset(config, name), work) for name in names}
-    assert list(found.values()) == sorted(found.values(), reverse=True)
-    chosen = [fastest(config, work, found, gib * GIB) for gib in (24, 10, 8, 7)]
-    assert [names[i] for i in chosen] == ["none", "blocks", "halves", "whole+strips"]
-    with pytest.raises(ConfigError, match=r"even whole\+strips needs about 6\.\d\d GiB") as caught:
-        fastest(config, work, found, 6 * GIB)
-    assert "model.memory=none" not in str(caught.value) and "larger card" in str(caught.value)
+    found = {name: gib * GIB for name, gib in zip(names, (10, 9, 7, 7, 6))}
+    chosen = [fastest(config, work, found, gib * GIB) for gib in (24, 10, 9, 8, 6)]
+    assert [names[i] for i in chosen] == ["none", "none", "blocks", "halves", "whole+strips"]
+    with pytest.raises(ConfigError) as caught:
+        fastest(config, work, found, 5 * GIB)
+    assert str(caught.value) == (
+        "model.memory=auto: no preset fits, even whole+strips needs about 6.00 GiB and a process "
+        "has 5.00 GiB: choose smaller images (data.preprocess.crop_size, load_size) or a larger "
+        "card."
+    )
     table = report(config, work, found, 8 * GIB)
     assert "8.00 GiB for a process, micro-batches of 1 x 2048x1024, bf16, 8 processes" in table
-    rows = [line.split()[-1] for line in table.splitlines()[2:]]
-    assert rows == ["no", "no", "chosen", "yes", "yes"]
+    assert [line.split()[-1] for line in table.splitlines()[2:]] == [
+        "no", "no", "chosen", "yes", "yes"
+    ]
 
 
 def test_what_the_networks_cannot_run_is_not_offered() -> None:
@@ -86,60 +90,59 @@ def test_what_the_backends_hold() -> None:
     assert held_by_backend(zero, 10**9, world=4) == sharded
 
 
-def chosen_by(recipe: Path, budgets: list[list[float]], options: dict[str, str]) -> list[str]:
-    """What each start chooses on this rank, whose budget is one of the row."""
+def chosen_by(recipe: Path, budgets: list[list[float]]) -> list[str]:
+    """What is chosen on this rank with its budget of each row, or the error."""
     from trainers.backends import open_backend
 
-    words = []
-    backend = None
+    backend, words = open_backend(2, 60), []
     for row in budgets:
-        world = wiring.topology.world()
-        config = load(
-            str(recipe), {"backend.memory_gib": str(row[world.rank % len(row)])} | options
-        )
-        backend = backend or open_backend(world.size, 60)
-        sources = wiring.sources_of(config)
-        numbers = wiring.recipe_of(config, world.size)
+        config = load(str(recipe), {"backend.memory_gib": str(row[backend.rank])})
+        numbers, sources = wiring.recipe_of(config, 2), wiring.sources_of(config)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             try:
-                settled = presets.resolve(config, numbers, sources, backend)
+                settled = presets.resolve(config, numbers, sources, backend, local_size=2)
+                words.append(settled.model.memory)
             except (ConfigError, TrainingError) as error:
                 words.append(f"{type(error).__name__}: {error}")
-                continue
-        assert bool(printed.getvalue()) == (world.rank == 0)
-        words.append(settled.model.memory)
+        assert bool(printed.getvalue()) == (backend.rank == 0)
     return words
 
 
 def test_the_least_memory_of_all_ranks_counts(recipe: Path) -> None:
-    found = estimates(load(str(recipe)), world=2)
-    first, second = list(found)[:2]
-    enough, less = found[first], (found[first] + found[second]) / 2
-    assert found[second] < less < enough
-    budgets = [[enough + 1e-6, enough + 1e-6], [9.0, less], [less, 9.0], [9.0, 0.5]]
-    first_rank, second_rank = gang.run(2, chosen_by, recipe, budgets, {})
-    assert first_rank[:3] == second_rank[:3] == [first, second, second]
-    assert first_rank[3].startswith("ConfigError: model.memory=auto: no preset fits")
-    assert second_rank[3].startswith("TrainingError: Another rank failed")
+    enough, less = estimates(load(str(recipe)), world=2)
+    between = (enough + less) / 2
+    first, second = gang.run(2, chosen_by, recipe, [[9.0, between], [9.0, 0.5]])
+    assert first[0] == second[0] == "blocks"
+    assert first[1].startswith("ConfigError: model.memory=auto: no preset fits")
+    assert second[1].startswith("TrainingError: Another rank failed")
+
+
+def test_what_fits_nowhere_stops_before_anything_is_written(recipe: Path) -> None:
+    status, output = organza(
+        "train", recipe, "--backend.memory_gib=0.5", f"--run_dir={recipe.parent / 'none'}"
+    )
+    assert status == 2 and "no preset fits" in output and "larger card" in output, output
+    assert "Traceback" not in output and not (recipe.parent / "none").exists()
 
 
 def test_a_run_chooses_anew_whenever_it_starts(recipe: Path) -> None:
-    folder = recipe.parent
-    found = estimates(load(str(recipe)), world=1)
-    status, output = organza("train", recipe, "--backend.memory_gib=0.5")
-    assert status == 2 and "no preset fits" in output and "larger card" in output, output
-    assert "Traceback" not in output and not (folder / "run-coarse").exists()
-    status, output = organza("train", recipe)
-    assert status == 0 and chosen_in(output) == "none", output
-    assert yaml.safe_load((folder / "run-coarse/config.yaml").read_text())["model"]["memory"] == "auto"
-    less = (found["none"] + found["blocks"]) / 2
-    status, output = organza(
-        "train", folder / "run-coarse/config.yaml", f"--backend.memory_gib={less}",
-        "--schedule.constant=6",
-    )
-    assert status == 0 and chosen_in(output) == "blocks" and "Finished" in output, output
-    status, output = organza("translate", folder / "run-coarse", folder / "source", folder / "out")
-    assert status == 0 and len(list((folder / "out").glob("*.png"))) == 4, output
+    run = recipe.parent / "run-coarse"
+    enough, less = estimates(load(str(recipe)), world=1)
+    for length, gib, chosen in ((4, enough, "none"), (6, (enough + less) / 2, "blocks")):
+        (printed,) = gang.run(1, trained, recipe, length, gib)
+        assert chosen_in(printed) == chosen
+    for config in (yaml.safe_load((run / "config.yaml").read_text()), find(run).config):
+        assert config["model"]["memory"] == "auto" and config["schedule"]["constant"] == 6
+    translated = wiring.build(load(str(run / "config.yaml")), training=False)
+    assert translated.config.memory == "none"
+
+
+def trained(recipe: Path, length: int, gib: float) -> str:
+    """What is printed by a start of the run with so much memory, which goes on to `length`."""
+    options = {"schedule.constant": str(length), "backend.memory_gib": str(gib + 1e-6)}
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert wiring.train(load(str(recipe), options)) == 0
+    return printed.getvalue()
 
 
 def chosen_in(output: str) -> str:
@@ -148,7 +151,7 @@ def chosen_in(output: str) -> str:
     return line.split()[0]
 
 
-def test_tracing_on_one_rank_waits_for_no_other(tmp_path: Path) -> None:
+def test_tracing_on_one_rank_waits_for_no_other() -> None:
     """Norms over all processes must be plain ones in a step that rank 0 alone goes through."""
     assert gang.run(2, traced_alone) == [True, True]
 
