@@ -39,6 +39,8 @@ class Part:
     """"forward" (a narrow waist's backwards included), "backward" or "step"."""
     kernels: tuple[tuple[int, int], ...]
     """(FLOPs, bytes read and written) of every kernel, in order."""
+    gradients: tuple[tuple[int, int], ...] = ()
+    """(kernels before it, parameters) of every gradient of the last micro-batch, as it is ready."""
 
 
 class LiveMemory(TorchDispatchMode):
@@ -77,6 +79,7 @@ class Kernels(TorchDispatchMode):
         self.now = ("", "")
         """Phase and stage that the next kernels belong to."""
         self.found: dict[tuple[str, str], list[tuple[int, int]]] = {}
+        self.gradients: dict[tuple[str, str], list[tuple[int, int]]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -88,8 +91,16 @@ class Kernels(TorchDispatchMode):
             self.found.setdefault(self.now, []).append((num_flops, num_bytes))
         return result
 
+    def gradient(self, parameter: Tensor) -> None:
+        """This parameter's gradient is ready, as far as this micro-batch goes."""
+        before = len(self.found.get(self.now, ()))
+        self.gradients.setdefault(self.now, []).append((before, parameter.numel()))
+
     def parts(self) -> tuple[Part, ...]:
-        return tuple(Part(*where, tuple(kernels)) for where, kernels in self.found.items())
+        return tuple(
+            Part(*where, tuple(kernels), tuple(self.gradients.get(where, ())))
+            for where, kernels in self.found.items()
+        )
 
 
 def traffic(func: Any, args: Any, kwargs: Any, result: Any) -> int:
@@ -147,6 +158,8 @@ class TracedBackend(Backend):
         seat = super().seat(*others, idle, moments)
         for group in seat.optimizer.param_groups:
             group["fused"] = True
+        for parameter in seat.parameters.values():
+            parameter.register_post_accumulate_grad_hook(self.kernels.gradient)
         return seat
 
     def accumulate(self, seat: Seat, last: bool) -> AbstractContextManager:
@@ -155,6 +168,7 @@ class TracedBackend(Backend):
 
     def backward(self, seat: Seat, loss: Tensor) -> None:
         self.kernels.now = (seat.phase.name, "backward")
+        self.kernels.gradients.pop(self.kernels.now, None)  # of an earlier micro-batch
         super().backward(seat, loss)
 
     def step(self, seat: Seat, clip: float | None) -> Tensor:
