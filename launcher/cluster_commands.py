@@ -33,6 +33,35 @@ class ClusterCommands:
 
         return Plan(lambda: submitting.submit(config, options, dry == "yes"))
 
+    def plan(
+        self,
+        config: str,
+        gpu: str,
+        world: str = "1",
+        gpus: str = "8",
+        size: str = "",
+        images: str = "",
+        **overrides: str,
+    ) -> Plan:
+        """Foretell memory, step time, communication and data rate of a recipe, without a GPU.
+
+        Floors and estimates, with their assumptions; nothing is measured.
+
+        Args:
+            config: a YAML file, or the name of a recipe in launcher/configs.
+            gpu: a card (H200, A100-80, L4 ...), or a memory size: 24G means all cards that have it.
+            world: number of GPUs, one process each.
+            gpus: GPUs of a node.
+            size: WIDTHxHEIGHT of the pictures before data.preprocess; by default those of the set
+                in data.shards where it is here, else 2048x1024.
+            images: pictures of an epoch; by default those of the set, else 3000.
+            overrides: any option of the recipe by its dotted name: --batch.total=64.
+        """
+        from launcher import planning
+
+        fleet = planning.fleet_of(world, gpus)
+        return Plan(lambda: planning.plan(config, gpu, fleet, size, images, overrides))
+
     def join(self, run: str, launch: str = "rank", ranks: str = "1") -> Plan:
         """Take part in a run, as a task of srun; batch scripts call this.
 

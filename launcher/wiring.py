@@ -25,7 +25,7 @@ from trainers.backends import Backend, open_backend
 from trainers.board import Board
 from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.ema import Ema
-from trainers.gan import GAN, Batch
+from trainers.gan import GAN, Batch, Needs
 from trainers.mending import mend
 from trainers.schedule import Schedule
 from trainers.trainer import Cadence, Recipe, Trainer
@@ -158,16 +158,20 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
     for shards in (source.shard_set for source in sources):
         layout = "images" if needs.layout == "unpaired" else needs.layout
         shards.require(layout, num_labels=needs.num_labels, inst=needs.inst)
-        width, height = shards.require_sizes(preprocess, micro_batch)
-        if min(width, height) < needs.min_side:
-            raise ConfigError(
-                f"{shards.store} has images of {width}x{height} after data.preprocess, but these "
-                f"networks need sides of {needs.min_side} pixels or more: use larger images, or "
-                "networks that halve them less often (model.*num_downsamples, "
-                "model.*num_layers, model.num_enhancers)."
-            )
+        check_least(shards.require_sizes(preprocess, micro_batch), needs, shards.store)
         for width, height, _ in shards.sizes:
             check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)
+
+
+def check_least(size: tuple[int, int], needs: Needs, where: object) -> None:
+    """Refuse pictures that a network would halve to nothing."""
+    if min(size) < needs.min_side:
+        raise ConfigError(
+            f"{where} has images of {size[0]}x{size[1]} after data.preprocess, but these "
+            f"networks need sides of {needs.min_side} pixels or more: use larger images, or "
+            "networks that halve them less often (model.*num_downsamples, "
+            "model.*num_layers, model.num_enhancers)."
+        )
 
 
 def check_multiple(size: tuple[int, int], multiple: int, where: object) -> None:
@@ -200,7 +204,7 @@ def recipe_of(config: Config, world: int) -> Recipe:
     if rest or share == 0:
         raise ConfigError(
             f"batch.total={config.batch.total} cannot be shared by {world} processes: choose a "
-            f"multiple of {world}, or another number of processes."
+            f"multiple (--batch.total={world}), or another number of processes."
         )
     micro = config.batch.micro or share
     if share % micro:

@@ -1,0 +1,74 @@
+"""`plan`: what a recipe will need on given GPUs, before anybody has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from launcher import memory, spans
+from launcher.cards import GIB, Card, cards_of
+from launcher.config import Config, ConfigError, load
+from launcher.costs import step_costs
+from launcher.expected_data import expected_data, whole
+from launcher.memory import Work
+from launcher.outlook import Fleet, Outlook
+from launcher.plan_sections import heading, sections
+from launcher.presets import advice, is_auto, presets, with_preset
+from launcher.tables import table
+from launcher.wiring import check_least, check_multiple, micro_batch_of, recipe_of
+
+
+def fleet_of(world: str, gpus: str) -> Fleet:
+    """--world and --gpus."""
+    fleet = Fleet(whole("world", world), whole("gpus", gpus))
+    if not fleet.even:
+        raise ConfigError(
+            f"plan: --world={world} cannot be spread evenly over nodes of {gpus} GPUs: choose a "
+            f"multiple of {gpus}, or correct --gpus."
+        )
+    return fleet
+
+
+def plan(
+    recipe: str, gpu: str, fleet: Fleet, size: str, images: str, overrides: Mapping[str, str]
+) -> None:
+    """Print the plan, section by section; size and images: "" for what is known here."""
+    cards = cards_of(gpu)
+    config = load(recipe, overrides)
+    data = expected_data(config, size, images)
+    config = spans.resolve(config, data.num_images)
+    numbers = recipe_of(config, fleet.num_gpus)
+    width, height = data.trained(config)
+    check_least((width, height), config.model.needs, "The data set")
+    check_multiple((width, height), config.model.needs.multiple, "The data set")
+    micro_batch = micro_batch_of(numbers, fleet.num_gpus)
+    work = Work(micro_batch, (height, width), numbers.num_micro, fleet.num_gpus)
+    print(heading(recipe, config, gpu, fleet, work, data))
+    config = with_memory_told(config, cards, work)
+    costs = step_costs(config, work.num_images, work.size, work.num_micro)
+    for section in sections(Outlook(config, cards, fleet, data, work, costs)):
+        print(f"\n{section}")
+
+
+def with_memory_told(config: Config, cards: tuple[Card, ...], work: Work) -> Config:
+    """Print what each preset needs; `auto` becomes the fastest that fits.
+
+    Raises ConfigError if auto finds none; any other preset is planned with all the same."""
+    names = presets(config.model)
+    variants = [with_preset(config, name) for name in names] or [config]
+    needs = [memory.needed(variant, work) for variant in variants]
+    least = min(card.usable_bytes for card in cards)
+    rows = [
+        [name, f"{num_bytes / GIB:.2f}", "yes" if num_bytes <= least else "no"]
+        for name, num_bytes in zip(names or ["(no presets)"], needs, strict=True)
+    ]
+    print(f"\nMemory of a GPU, of which a process may count on {least / GIB:.1f} GiB")
+    print(table(["model.memory", "GiB", "fits"], rows), flush=True)
+    if is_auto(config.model):
+        estimates = dict(zip(names, needs, strict=True))
+        config = with_preset(config, names[memory.fastest(config, work, estimates, least)])
+    chosen = variants.index(config)
+    if needs[chosen] > least:
+        print(f"It does not fit: {advice(config, work.num_images)}")
+    elif names:
+        print(f"Planned with model.memory={names[chosen]}.")
+    return config
