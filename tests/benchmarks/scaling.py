@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -98,7 +99,9 @@ class Watched(Replicated):
 def main(arguments: list[str]) -> None:
     flags = dict(a.removeprefix("--").split("=", 1) for a in arguments if a.startswith("--"))
     if "rate" in flags:
-        run_at_rate(flags["rate"], [a for a in arguments if not a.startswith("--rate=")])
+        run_apart([a.replace("--rate=", "--slow-rate=") for a in arguments])
+    if rate := flags.pop("slow-rate", ""):
+        slow_down(rate)
     recipe = next((a for a in arguments if not a.startswith("--")), "pix2pixhd-coarse")
     width, height = map(int, flags.pop("size", "128x64").split("x"))
     worlds = [int(world) for world in flags.pop("worlds", "2,4").split(",")]
@@ -110,12 +113,17 @@ def main(arguments: list[str]) -> None:
         Path(file).write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def run_at_rate(rate: str, arguments: list[str]) -> None:
-    """Start again where the loopback interface carries so much; does not return."""
-    slow = f"ip link set lo up && tc qdisc add dev lo root tbf rate {rate} burst 1mb latency 1s"
-    again = f'{slow} && exec "$@"'
+def run_apart(arguments: list[str]) -> None:
+    """Start again in a network namespace of its own; does not return."""
     program = [sys.executable, "-m", "tests.benchmarks.scaling", *arguments]
-    os.execvp("unshare", ["unshare", "-rn", "sh", "-c", again, "sh", *program])
+    os.execvp("unshare", ["unshare", "--map-root-user", "--net", *program])
+
+
+def slow_down(rate: str) -> None:
+    """Let the loopback interface of this namespace carry so much."""
+    shape = ["tbf", "rate", rate, "burst", "1mb", "latency", "1s"]
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    subprocess.run(["tc", "qdisc", "add", "dev", "lo", "root", *shape], check=True)
 
 
 def compared(world: int, config_yaml: str, size: tuple[int, int], steps: int) -> Row:
@@ -143,7 +151,9 @@ def compared(world: int, config_yaml: str, size: tuple[int, int], steps: int) ->
 
 def measure(world: int, config_yaml: str, size: tuple[int, int], steps: int) -> Row:
     """Of this rank: medians of steps together and apart, and of all-reduces by their bytes."""
-    config = configuration.build(yaml.safe_load(config_yaml), "benchmark")
+    tree = yaml.safe_load(config_yaml)
+    tree["batch"]["total"] *= world  # as many images for each process, whatever their number
+    config = configuration.build(tree, "benchmark")
     backend = Watched(world)
     step, _ = step_of(config, size, backend)
     times: dict[bool, list[float]] = {True: [], False: []}
