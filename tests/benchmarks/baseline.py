@@ -4,6 +4,7 @@ them with torch's own modules, in the order of the authors' code, and nothing sa
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -14,11 +15,27 @@ from torch import Tensor, nn
 from nets.perceptual import NUM_CONVS
 from trainers.gan import Batch
 
-Update = Callable[[Batch], None]
-"""One training step on a raw batch."""
+
+@dataclass(frozen=True)
+class Plain:
+    """A GAN in the plain way."""
+
+    generators: list[nn.Module]
+    discriminators: list[nn.Module]
+    update: Callable[[Batch], tuple[Tensor, Tensor]]
+    """One training step on a raw batch -> the losses of generators and discriminators, whose
+    gradients stay on the parameters."""
+    perceptual: nn.Module | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        nets = (*self.generators, *self.discriminators)
+        return sum(parameter.numel() for net in nets for parameter in net.parameters())
 
 
-def conv(before: int, after: int, kernel: int, stride: int = 1, reflect: int = 0) -> list[nn.Module]:
+def conv(
+    before: int, after: int, kernel: int, stride: int = 1, reflect: int = 0
+) -> list[nn.Module]:
     padding = 0 if reflect else (kernel - 1) // 2
     pad = [nn.ReflectionPad2d(reflect)] if reflect else []
     return [*pad, nn.Conv2d(before, after, kernel, stride, padding)]
@@ -122,7 +139,7 @@ class Vgg(nn.Module):
     def __init__(self, name: str):
         super().__init__()
         self.slices, layers, before = nn.ModuleList(), [], 3
-        for level, number in enumerate(NUM_CONVS[name]):
+        for level, number in enumerate((*NUM_CONVS[name], 1)):
             width = 64 * 2 ** min(level, 3)
             for index in range(number):
                 layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True)]
@@ -145,16 +162,17 @@ def lsgan(scores: Tensor, real: bool) -> Tensor:
     return F.mse_loss(scores, torch.full_like(scores, float(real)))
 
 
-def pix2pixhd(model: Any, device: torch.device, dtype: torch.dtype | None) -> tuple[Update, int]:
-    """The update of a config section of pix2pixHD, and the number of trained parameters."""
+def pix2pixhd(model: Any, device: torch.device, dtype: torch.dtype | None) -> Plain:
+    """From a config section of pix2pixHD."""
     channels = model.num_labels + model.edges
     sizes = (channels, model.ngf, model.num_downsamples, model.num_blocks)
-    if model.stage == "full":
-        paint: nn.Module = Enhancer(*sizes, model.num_local_blocks)
-    else:
-        paint = nn.Sequential(*hourglass(*sizes), *painted(model.ngf))
-    judge = Scales(channels + 3, model.ndf, model.num_layers, model.num_scales).to(device)
-    paint, vgg = paint.to(device), Vgg(model.vgg).to(device) if model.lambda_vgg else None
+    with device:
+        if model.stage == "full":
+            paint: nn.Module = Enhancer(*sizes, model.num_local_blocks)
+        else:
+            paint = nn.Sequential(*hourglass(*sizes), *painted(model.ngf))
+        judge = Scales(channels + 3, model.ndf, model.num_layers, model.num_scales)
+        vgg = Vgg(model.vgg) if model.lambda_vgg else None
     optimizers = [torch.optim.Adam(net.parameters(), 2e-4, (0.5, 0.999)) for net in (paint, judge)]
 
     def losses(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -175,25 +193,27 @@ def pix2pixhd(model: Any, device: torch.device, dtype: torch.dtype | None) -> tu
                 g = g + model.lambda_vgg * share * F.l1_loss(a, b.detach())
         return g, 0.5 * d
 
-    def update(batch: Batch) -> None:
+    def update(batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             totals = losses(batch)
         for total, optimizer in zip(totals, optimizers):
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
+        return totals
 
-    return update, count(paint, judge)
+    return Plain([paint], [judge], update, vgg)
 
 
-def cyclegan(model: Any, device: torch.device, dtype: torch.dtype | None) -> tuple[Update, int]:
-    """The update of a config section of CycleGAN, and the number of trained parameters."""
+def cyclegan(model: Any, device: torch.device, dtype: torch.dtype | None) -> Plain:
+    """From a config section of CycleGAN."""
     g, d = model.generator, model.discriminator
-    paints = [
-        nn.Sequential(*hourglass(3, g.ngf, g.halvings, g.num_blocks), *painted(g.ngf)).to(device)
-        for _ in range(2)
-    ]
-    judges = [Patches(3, d.ndf, d.num_layers, 1).to(device) for _ in range(2)]
+    with device:
+        paints: list[nn.Module] = [
+            nn.Sequential(*hourglass(3, g.ngf, g.halvings, g.num_blocks), *painted(g.ngf))
+            for _ in range(2)
+        ]
+        judges: list[nn.Module] = [Patches(3, d.ndf, d.num_layers, 1) for _ in range(2)]
     optimizers = [
         torch.optim.Adam(chain(*(net.parameters() for net in nets)), 2e-4, (0.5, 0.999))
         for nets in (paints, judges)
@@ -214,7 +234,7 @@ def cyclegan(model: Any, device: torch.device, dtype: torch.dtype | None) -> tup
     def judged(judge: nn.Module, real: Tensor, fake: Tensor) -> Tensor:
         return 0.5 * (lsgan(judge(real)[-1], True) + lsgan(judge(fake.detach())[-1], False))
 
-    def update(batch: Batch) -> None:
+    def update(batch: Batch) -> tuple[Tensor, Tensor]:
         a, b = pixels(batch["a"]), pixels(batch["b"])
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             frozen(judges, True)
@@ -224,13 +244,15 @@ def cyclegan(model: Any, device: torch.device, dtype: torch.dtype | None) -> tup
         optimizers[0].step()
         frozen(judges, False)
         optimizers[1].zero_grad()
+        shares = []
         for judge, real, fake in zip(judges, (b, a), (fake_b, fake_a)):
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                total = judged(judge, real, fake)
-            total.backward()
+                shares.append(judged(judge, real, fake))
+            shares[-1].backward()
         optimizers[1].step()
+        return total, sum(shares)
 
-    return update, count(*paints, *judges)
+    return Plain(paints, judges, update)
 
 
 def frozen(nets: list[nn.Module], still: bool) -> None:
@@ -256,11 +278,7 @@ def one_hot(batch: Batch, model: Any) -> Tensor:
 
 
 def pixels(image: Tensor) -> Tensor:
-    return image.float() / 127.5 - 1
+    return image / 127.5 - 1
 
 
-def count(*nets: nn.Module) -> int:
-    return sum(parameter.numel() for net in nets for parameter in net.parameters())
-
-
-UPDATES = {"pix2pixhd": pix2pixhd, "cyclegan": cyclegan}
+PLAIN = {"pix2pixhd": pix2pixhd, "cyclegan": cyclegan}

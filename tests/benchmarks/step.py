@@ -31,7 +31,8 @@ from launcher.spans import resolve
 from launcher.wiring import build, recipe_of
 from nets.perceptual import Vgg
 from nets.remat import PRESETS
-from trainers.backends import Backend
+from shards.processes import keep_freed_memory
+from trainers.backends import Backend, Seat
 from trainers.checkpoint import Keep, Store
 from trainers.gan import Batch
 from trainers.stats import peak_memory_gib
@@ -39,6 +40,8 @@ from trainers.trainer import Trainer, to_device
 
 WARM_UP = 2
 """Steps that are not timed."""
+Gradients = dict[str, dict[str, Tensor]]
+"""By player and name."""
 
 
 def main(arguments: list[str]) -> None:
@@ -76,6 +79,7 @@ def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, An
     """One line of the table, on this process alone."""
     config = configuration.build(yaml.safe_load(config_yaml), "benchmark")
     backend = Backend()
+    even_ground()
     step, _ = step_of(config, size, backend)
     times = [timed(step, backend.device) for _ in range(WARM_UP + steps)][WARM_UP:]
     median = statistics.median(times)
@@ -94,21 +98,50 @@ def measure(config_yaml: str, size: tuple[int, int], steps: int) -> dict[str, An
     }
 
 
+def even_ground() -> None:
+    """What holds for all that are compared, on a GPU: float32 is float32 (by default convolutions
+    round it to TF32's 10 bits), and each takes the fastest algorithm for its shapes."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+
+
 def step_of(
-    config: Config, size: tuple[int, int], backend: Backend
+    config: Config,
+    size: tuple[int, int],
+    backend: Backend,
+    *,
+    dtype: torch.dtype = torch.float32,
+    fixed: bool = False,
 ) -> tuple[Callable[[], None], Trainer]:
-    """A training step of ours on a batch that lies on the device; size: (height, width)."""
+    """A training step of ours on a batch that lies on the device; size: (height, width).
+
+    All parameters train, the larger step; `fixed`: as in a run's first model.fix_global images."""
+    if backend.device.type == "cpu":
+        keep_freed_memory()
     config = resolve(config, num_samples=10**6)
-    gan = build(config).to(backend.device)
+    gan = build(config).to(backend.device, dtype)
     store = Store(config.run_dir, backend, Keep(1, 0), {})
     recipe = recipe_of(config, backend.world)
     trainer = Trainer(gan, recipe, backend, store, stream=lambda position: iter(()))
-    # Past fix_global every parameter trains: the larger step.
-    trainer.progress.images = getattr(config.model, "fix_global", 0)
+    if not fixed:
+        trainer.progress.images = getattr(config.model, "fix_global", 0)
     trainer.seat_phases()
     share = config.batch.total // backend.world // recipe.num_micro
     micro = to_device(made_up(config, share, size), backend.device)
     return lambda: trainer.step([micro] * recipe.num_micro), trainer
+
+
+class Recording(Backend):
+    """Keeps the gradients of the last step of each player."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gradients: Gradients = {}
+
+    def step(self, seat: Seat, clip: float | None) -> Tensor:
+        found = {name: p.grad.clone() for name, p in seat.parameters.items() if p.grad is not None}
+        self.gradients[seat.phase.name] = found
+        return super().step(seat, clip)
 
 
 def timed(step: Callable[[], None], device: torch.device) -> float:

@@ -42,6 +42,6 @@ def test_plain_steps_and_ours_with_ratios(tmp_path: Path) -> None:
 )
 def test_the_plain_networks_are_those_of_the_recipe(recipe: str, flags: dict[str, str]) -> None:
     config = configuration.load(recipe, flags)
-    make = baseline.UPDATES[config.gan]
-    _, plain = make(config.model, torch.device("cpu"), None)
-    assert plain == sum(parameter.numel() for parameter in build(config).nets.parameters())
+    plain = baseline.PLAIN[config.gan](config.model, torch.device("cpu"), None)
+    ours = sum(parameter.numel() for parameter in build(config).nets.parameters())
+    assert plain.num_parameters == ours
