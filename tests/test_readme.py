@@ -76,6 +76,10 @@ def adapted(line: str) -> list[str]:
     if "tests.benchmarks.versus" in words:
         words[words.index("--steps=10")] = "--steps=1"
         words += ["--size=64x32"]
+    if "tests.benchmarks.ablation" in words:
+        words += ["--steps=1", "--size=64x32", "--only=waist"]
+    if "tests.benchmarks.waiting" in words:
+        words += ["--size=64x32", "--triplets=4", "--images=3", "--step=0.01", "--ranks=1"]
     if "tests.benchmarks.reading" in words:
         words[words.index("--rounds=3")] = "--rounds=1"
         words += ["--size=64x32", "--triplets=4", "--workers=0"]
