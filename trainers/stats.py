@@ -42,7 +42,9 @@ class Means:
 
 
 class Clock:
-    """Wall time of a tick, and the share of it that the step waited for data."""
+    """Wall time of a tick, and the share of it in which the loop waited for data.
+
+    On a GPU it may wait while the step is still being computed: an upper bound of what is lost."""
 
     def __init__(self) -> None:
         self.restart(0)
@@ -52,12 +54,14 @@ class Clock:
         self.images = images
         self.waited = 0.0
 
-    def read(self, images: int) -> dict[str, float]:
-        """Speed since the last restart; starts the next tick."""
+    def read(self, images: int, backend: Backend) -> dict[str, float]:
+        """Speed since the last restart, and the share of the rank that waited longest: the others
+        wait for it. Starts the next tick; every rank must call it."""
         elapsed = max(time.perf_counter() - self.started, 1e-9)
+        share = torch.tensor(self.waited / elapsed, device=backend.device)
         speed = {
             "speed/images_per_s": (images - self.images) / elapsed,
-            "speed/data_wait_share": self.waited / elapsed,
+            "speed/data_wait_share": backend.maximum(share).item(),
         }
         self.restart(images)
         return speed

@@ -115,6 +115,7 @@ class Trainer:
         vote, so that a rank without data leaves nobody waiting for it."""
         total = self.recipe.schedule.total
         micro_batches = self._fetch() if self.progress.images < total else []
+        self.clock.restart(self.progress.images)  # the start of the data workers is no tick's
         going = self.vote.go_on({}, self.progress) and self.progress.images < total
         while going:
             self.seat_phases()
@@ -224,7 +225,6 @@ class Trainer:
             for observer in self.observers:
                 observer.start(self.progress, self.recipe.schedule.total, config)
                 self.watching.append(observer)
-        self.clock.restart(self.progress.images)
 
     def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         recipe = self.recipe
@@ -257,7 +257,7 @@ class Trainer:
 
     def _log(self) -> None:
         values = self.means.collect(self.backend)
-        values |= self.clock.read(self.progress.images)
+        values |= self.clock.read(self.progress.images, self.backend)
         values["memory/peak_gib"] = peak_memory_gib(self.backend.device)
         for seat in self.seats:
             values[f"lr/{seat.phase.name}"] = seat.optimizer.param_groups[0]["lr"]

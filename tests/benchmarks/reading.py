@@ -26,7 +26,7 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from tests.benchmarks.loaders import FOLDERS, LOADERS, Loader, Ours, Sample, ins
 from tests.shards.sources import descendants
 
 Row = dict[str, Any]
+T = TypeVar("T")
 TICKS = os.sysconf("SC_CLK_TCK")
 COLUMNS = {
     "read_cpu_ms": "read",
@@ -66,13 +67,13 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    options = parsed(arguments)
+    options = parsed(arguments, Options)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         for suffix in options.pictures.split(","):
             name = f"{suffix}-{options.size}-{options.triplets}"
             folder = Path(options.folder or temporary) / name
-            make_material(folder, suffix, options)
+            make_material(folder, suffix, options.size, options.triplets)
             # A process each: some loaders cannot start workers once they have read here.
             with ProcessPoolExecutor(1, get_context("spawn")) as alone:
                 rows += alone.submit(compared, folder, suffix, options).result()
@@ -85,28 +86,30 @@ def main(arguments: list[str]) -> None:
         Path(options.json).write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def parsed(arguments: list[str]) -> Options:
+def parsed(arguments: list[str], kind: type[T]) -> T:
+    """The dataclass of options from --name=value."""
     given = dict(a.removeprefix("--").split("=", 1) for a in arguments)
-    kinds = {field.name: type(field.default) for field in fields(Options)}
+    kinds = {field.name: type(field.default) for field in fields(kind)}
     if unknown := given.keys() - kinds.keys():
         raise SystemExit(f"unknown option --{min(unknown)}: choose {', '.join(kinds)}")
-    return Options(**{name: kinds[name](value) for name, value in given.items()})
+    return kind(**{name: kinds[name](value) for name, value in given.items()})
 
 
-def make_material(folder: Path, suffix: str, options: Options) -> None:
+def make_material(folder: Path, suffix: str, size: str, num_triplets: int) -> None:
     """The triplets as pix2pixHD's folders in FOLDER/source, packed in FOLDER/shards."""
     if (folder / "shards").exists():
         return
-    width, height = map(int, options.size.split("x"))
-    num_rows = min(4, options.triplets)
-    columns = np.linspace(0, WIDTH - width, options.triplets // num_rows, dtype=int).tolist()
+    width, height = map(int, size.split("x"))
+    num_rows = min(4, num_triplets)
+    columns = np.linspace(0, WIDTH - width, num_triplets // num_rows, dtype=int).tolist()
     rows = np.linspace(0, HEIGHT - height, num_rows, dtype=int).tolist()
     build(folder / "source", geometry=Geometry(width, height, tuple(columns), (), tuple(rows), 0))
     if suffix == "png":
         for photo in (folder / "source" / FOLDERS["image"]).iterdir():
             Image.open(photo).save(photo.with_suffix(".png"))
             photo.unlink()
-    pack(folder / "source", folder / "shards", layout="labels", shard_mib=4)
+    # By this process alone: a server of packing processes would be in the way of later forks.
+    pack(folder / "source", folder / "shards", layout="labels", shard_mib=4, workers=1)
 
 
 def compared(folder: Path, suffix: str, options: Options) -> list[Row]:

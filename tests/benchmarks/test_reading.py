@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.loaders import LOADERS, Ours, Sample, Webdataset, installed
-from tests.benchmarks.reading import COLUMNS, check_equal, parsed
+from tests.benchmarks.reading import COLUMNS, Options, check_equal, parsed
 from tests.launcher.sample import ROOT, environment
 
 TINY = ["--size=64x32", "--triplets=4", "--rounds=1", "--batch=2", "--workers=1", "--pictures=jpg"]
@@ -45,4 +45,4 @@ def test_a_row_for_each_loader_with_ratios_to_ours(tmp_path: Path) -> None:
 
 def test_unknown_options_are_named() -> None:
     with pytest.raises(SystemExit, match="unknown option --round: choose size, triplets, rounds,"):
-        parsed(["--size=64x32", "--round=1"])
+        parsed(["--size=64x32", "--round=1"], Options)
