@@ -46,6 +46,10 @@ def train(config: Config) -> int:
         if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
             checkpoint_at(config.start_from, "start_from")
     backend = backend_of(config, world.size)
+    # The fastest algorithm of each convolution is looked for once, which pays where sizes stay the
+    # same. Another run may find another one: on a GPU, equal runs differ in the last bits.
+    preprocess = preprocess_of(config)
+    torch.backends.cudnn.benchmark = all(s.shard_set.one_size(preprocess) for s in sources)
     heart = Heart(config.run_dir / "heartbeats", backend.rank)
     try:
         with peer_errors():

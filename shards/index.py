@@ -126,6 +126,10 @@ class ShardSet:
             )
         return preprocess.output_size(*least)
 
+    def one_size(self, preprocess: Preprocess) -> bool:
+        """Whether all images come out of `preprocess` with the same width and height."""
+        return len({preprocess.output_size(w, h) for w, h, _ in self.sizes}) == 1
+
 
 def open_shards(location: str | Path) -> ShardSet:
     """Open the set at `location`, its current generation, after the cheap checks: manifest, index,

@@ -111,6 +111,8 @@ def test_a_micro_batch_needs_one_size(tmp_path):
     with pytest.raises(DataError, match="40x16, 40x80.*micro-batches of 2"):
         shard_set.require_sizes(Preprocess("scale_width", load_size=40), micro_batch=2)
     assert shard_set.require_sizes(Preprocess("crop", crop_size=8), micro_batch=2) == (8, 8)
+    assert shard_set.one_size(Preprocess("crop", crop_size=8))
+    assert not shard_set.one_size(Preprocess("none"))
 
 
 def test_sizes_of_one_aspect_ratio_may_share_a_batch(tmp_path):
