@@ -178,6 +178,9 @@ class Config(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast inside the players; weights stay fp32, and so do the gradients between them but for
     backend.compress."""
+    compile: Literal["none", "fuse", "graphs"] = "none"
+    """fuse: torch.compile of the networks, which rounds differently and costs minutes at the start;
+    graphs: and CUDA graphs, for steps of many small kernels. What fails runs as written."""
     model: SerializeAsAny[Settings]
     """The section of the GAN itself."""
     data: Data

@@ -20,10 +20,12 @@ from shards.augment import Preprocess
 from shards.cache import Cache
 from shards.draws import Substitution
 from shards.order import Shuffle
+from shards.processes import keep_freed_memory
 from shards.sources import Source, epoch_size, fingerprint, open_sources
 from trainers.backends import Backend, open_backend
 from trainers.board import Board
 from trainers.checkpoint import Checkpoint, Keep, Store, find
+from trainers.compilation import compile_parts
 from trainers.ema import Ema
 from trainers.gan import GAN, Batch, Needs
 from trainers.mending import mend
@@ -104,6 +106,9 @@ def assemble(
     rundir.check_shared(config.run_dir, resume.progress.images if resume else 0, backend)
     rundir.check_same_data(config, fingerprint(sources), backend)
     gan.to(backend.device)
+    if backend.device.type == "cpu":
+        keep_freed_memory()
+    compilation = compile_parts(gan, config.compile, backend)
     facts = {
         "config": config.model_dump(mode="json"),
         "data": fingerprint(sources),
@@ -119,6 +124,7 @@ def assemble(
         stream_of(config, sources, recipe, backend),
         # One rank keeps the average: a copy of the generator is much memory.
         ema=Ema(gan, config.ema.halflife) if lead and config.ema.halflife else None,
+        compilation=compilation,
         observers=(Board(config.run_dir), Terminal()) if lead else (),
         stop=stop,
         pulse=lambda doing, progress: heart.pulse(doing, progress.step, progress.images),

@@ -45,8 +45,8 @@ class Vgg(nn.Module):
         self.requires_grad_(False)
         self._cast: tuple[Any, dict[str, tuple[Tensor, Tensor]]] | None = None
 
-    def _build(self, num_convs: tuple[int, ...]) -> list[list[str]]:
-        """Fills `features` and returns the names of the layers in each slice."""
+    def _build(self, num_convs: tuple[int, ...]) -> nn.ModuleList:
+        """Fills `features` and returns the slices."""
         slices: list[list[str]] = [[]]
         index, before = 0, 3
         for width, convs in zip(WIDTHS, (*num_convs, 1), strict=True):
@@ -58,19 +58,14 @@ class Vgg(nn.Module):
                 index, before = index + 2, width
             slices[-1].append("pool")
             index += 1
-        return slices[:-1]
+        return nn.ModuleList(Slice(layers) for layers in slices[:-1])
 
     def slice(self, index: int, x: Tensor) -> Tensor:
         """Features after slice `index` (0 to 4), given those after the slice before."""
         if index == 0 and self.normalise:
             x = _imagenet(x)
         weights = self._weights(x)
-        for name in self.slices[index]:
-            if name == "pool":
-                x = F.max_pool2d(x, 2)
-            else:
-                x = F.relu_(F.conv2d(x, *weights[name], padding=1))
-        return x
+        return self.slices[index](x, {name: weights[name] for name in self.slices[index].convs})
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """[N, 3, H, W] -> five features, the last [N, 512, H // 16, W // 16]."""
@@ -92,6 +87,25 @@ class Vgg(nn.Module):
             }
             self._cast = kind, weights
         return self._cast[1]
+
+
+class Slice(nn.Module):
+    """Convolutions with ReLU, and poolings; the parameters are the network's."""
+
+    def __init__(self, layers: list[str]):
+        """layers: names of convolutions, or "pool"."""
+        super().__init__()
+        self.layers = layers
+        self.convs = [name for name in layers if name != "pool"]
+
+    def forward(self, x: Tensor, weights: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """weights: weight and bias by name of the convolution."""
+        for name in self.layers:
+            if name == "pool":
+                x = F.max_pool2d(x, 2)
+            else:
+                x = F.relu_(F.conv2d(x, *weights[name], padding=1))
+        return x
 
 
 def vgg_from(name: VggName, given: dict[str, Tensor], normalise: bool = False) -> Vgg:

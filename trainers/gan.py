@@ -95,6 +95,11 @@ class GAN(nn.Module):
         """Weighted sum of the terms, for the losses that need no narrow waist."""
         return sum(self.weights[name] * term for name, term in terms.items())
 
+    def static_parts(self) -> list[nn.Module]:
+        """Modules that take images of few sizes in training, which may be compiled. They must be
+        called themselves: what runs a part's children past it runs them uncompiled."""
+        return list(self.nets.values())
+
     def translate(self, batch: Batch) -> Tensor:
         """Prepared batch -> generated images [N, 3, H, W] in [-1, 1]."""
         raise NotImplementedError

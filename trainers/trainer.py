@@ -19,6 +19,7 @@ from torch import Tensor
 from trainers.backends import Backend, Past, Seat
 from trainers.board import Observer
 from trainers.checkpoint import Checkpoint, Progress, Store, read_pasts, restore
+from trainers.compilation import Compilation
 from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
@@ -27,6 +28,7 @@ from trainers.player import only
 from trainers.replicas import average_buffers, check_replicas
 from trainers.schedule import Schedule, crossed
 from trainers.stats import Clock, Means, peak_memory_gib
+from trainers.transfer import Transfer
 from trainers.vote import Vote
 
 
@@ -69,6 +71,7 @@ class Trainer:
         store: Store,
         stream: Callable[[int], Iterator[Batch]],
         ema: Ema | None = None,
+        compilation: Compilation = Compilation(),
         observers: tuple[Observer, ...] = (),
         stop: Callable[[], int] = lambda: 0,
         pulse: Callable[[str, Progress], None] = lambda doing, progress: None,
@@ -82,6 +85,8 @@ class Trainer:
         self.store = store
         self.stream = stream
         self.ema = ema
+        self.compilation = compilation
+        self.transfer = Transfer(backend.device)
         self.observers = observers
         self.watching: list[Observer] = []
         self.vote = Vote(backend, stop)
@@ -132,6 +137,7 @@ class Trainer:
         Where gradients travel while others are computed, all phases step at the end: only GANs
         that promise `independent_phases` may be trained so."""
         self.pulse("step", self.progress)
+        self.compilation.start_step()
         carries: list[Batch] = [{} for _ in micro_batches]
         watched: dict[str, Tensor] = {}
         due = [seat for seat in self.seats if self.progress.step % seat.phase.every == 0]
@@ -241,7 +247,7 @@ class Trainer:
             if self.batches is None:
                 self.batches = self.stream(self.progress.images)
             raw = [next(self.batches) for _ in range(self.recipe.num_micro)]
-            micro_batches = [to_device(batch, self.backend.device) for batch in raw]
+            micro_batches = [self.transfer(batch) for batch in raw]
         self.clock.waited += time.perf_counter() - started
         return micro_batches
 
@@ -270,7 +276,7 @@ class Trainer:
         """Only ranks with observers: no collective may be called in here."""
         if not self.watching:
             return
-        with self.vote.failing_together():
+        with self.vote.failing_together(), self.compilation.paused():
             precision, device = self.recipe.precision, self.backend.device
             picture = picture_of(self.gan, self.ema, batch, precision, device)
             for observer in self.watching:
@@ -285,10 +291,3 @@ def check_scale(seat: Seat) -> None:
             f"{seat.scaler.get_scale():.3g}. Resume the checkpoint before with precision bf16 or "
             "fp32."
         )
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nets.conditioning import denormalise
 from trainers.gan import GAN, Batch
-from trainers.trainer import to_device
+from trainers.transfer import to_device
 
 
 class Sized(Protocol):

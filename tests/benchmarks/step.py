@@ -34,9 +34,11 @@ from nets.remat import PRESETS
 from shards.processes import keep_freed_memory
 from trainers.backends import Backend, Seat
 from trainers.checkpoint import Keep, Store
+from trainers.compilation import compile_parts
 from trainers.gan import Batch
 from trainers.stats import peak_memory_gib
-from trainers.trainer import Trainer, to_device
+from trainers.trainer import Trainer
+from trainers.transfer import to_device
 
 WARM_UP = 2
 """Steps that are not timed."""
@@ -122,7 +124,10 @@ def step_of(
     gan = build(config).to(backend.device, dtype)
     store = Store(config.run_dir, backend, Keep(1, 0), {})
     recipe = recipe_of(config, backend.world)
-    trainer = Trainer(gan, recipe, backend, store, stream=lambda position: iter(()))
+    compilation = compile_parts(gan, config.compile, backend)
+    trainer = Trainer(
+        gan, recipe, backend, store, lambda position: iter(()), compilation=compilation
+    )
     if not fixed:
         trainer.progress.images = getattr(config.model, "fix_global", 0)
     trainer.seat_phases()

@@ -28,7 +28,7 @@ from tests.benchmarks import baseline
 from tests.benchmarks.race import Options, Row, Runner, Step, configured, parsed, race
 from tests.benchmarks.step import made_up, step_of
 from trainers.backends import Backend
-from trainers.trainer import to_device
+from trainers.transfer import to_device
 
 
 def main(arguments: list[str]) -> None:

@@ -310,6 +310,13 @@ class Pix2PixHD(GAN):
                 terms[name] = terms[name] + term if level else term
         return terms
 
+    def static_parts(self) -> list[nn.Module]:
+        """All but the sorting of instances, and what takes D's scales and VGG's slices apart."""
+        parts = [self.nets["G"]]
+        if self.config.encoder:
+            parts += [self.nets["E"].trunk, self.nets["E"].head]
+        return [*parts, self.nets["D"].scales, *([self.vgg.slices] if self.vgg else [])]
+
     @torch.no_grad()
     def translate(self, batch: Batch) -> Tensor:
         return self._generate(batch)
