@@ -45,7 +45,7 @@ class Compilation:
 def compile_parts(gan: GAN, kind: Kind, backend: Backend) -> Compilation:
     """Have the static parts of `gan` compiled when they first run. All ranks call it together.
 
-    Tried on a small module first: where that fails on any rank, all of them, which share one
+    Tried on a small function first: where that fails on any rank, all of them, which share one
     rounding, run the networks as written, and say why."""
     if kind == "graphs" and backend.device.type != "cuda":
         kind = "fuse"
@@ -74,17 +74,16 @@ def compile_parts(gan: GAN, kind: Kind, backend: Backend) -> Compilation:
 
 
 def _problem(device: torch.device, options: dict[str, bool]) -> str:
-    """Why a small module cannot be compiled and differentiated here; "" if it can."""
+    """Why a small function cannot be compiled and differentiated here; "" if it can."""
     import torch._dynamo.config
     import torch._functorch.config
 
     # A discriminator's graph is differentiated more than once: its buffers must outlive the first.
     torch._functorch.config.donated_buffer = False
-    layer = nn.PReLU(device=device)
-    layer.compile(dynamic=False, options=options)
+    tried = torch.compile(lambda x: (x * x).tanh().sum(), dynamic=False, options=options)
     try:
         with torch._dynamo.config.patch(suppress_errors=False):
-            layer(torch.ones(2, 8, device=device)).sum().backward()
+            tried(torch.ones(8, device=device, requires_grad=True)).backward()
     except Exception as error:
         return _reason(error)
     return ""
@@ -98,11 +97,12 @@ def _reason(error: BaseException) -> str:
 def _pieces(part: nn.Module) -> Iterator[nn.Module]:
     """The largest modules that recompute nothing inside: what is recomputed is called from eager
     code, which torch.compile could not see through."""
-    if getattr(part, "rematerialise", "none") == "none" and not isinstance(part, nn.ModuleList):
-        yield part
-    else:
+    container = isinstance(part, (nn.ModuleList, nn.Sequential))  # not compiled by torch
+    if container or getattr(part, "rematerialise", "none") != "none":
         for child in part.children():
             yield from _pieces(child)
+    else:
+        yield part
 
 
 def _fall_back_quietly() -> None:
