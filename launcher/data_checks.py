@@ -17,6 +17,7 @@ from launcher.config import Config
 from launcher.findings import Finding
 from launcher.mounts import OF_A_NETWORK, file_system
 from launcher.places import cache_of
+from launcher.sizes import check_data, preprocess_of
 from shards.copies import Copies
 from shards.draws import Drawer
 from shards.sources import Source, epoch_size, fingerprint
@@ -37,7 +38,7 @@ def data(config: Config) -> Iterator[Finding]:
         resolved = spans.resolve(config, number)
         recipe = wiring.recipe_of(resolved, world.size)
         micro_batch = wiring.micro_batch_of(recipe, world.size)
-        wiring.check_data(resolved, sources, micro_batch)
+        check_data(resolved, sources, micro_batch)
     shards = config.data.shards
     lie = f"{shards} (on {file_system(shards)})" if isinstance(shards, Path) else shards
     found = f"{number} samples an epoch, fingerprint {fingerprint(sources)[:16]}"
@@ -53,7 +54,7 @@ def shared_memory(
     """Room for the finished batches of all workers of this node."""
     status = os.statvfs("/dev/shm")
     free = status.f_bavail * status.f_frsize
-    preprocess = wiring.preprocess_of(config)
+    preprocess = preprocess_of(config)
     needed = world.local_size * shared_memory_needed(
         sources, preprocess, micro_batch, config.data.workers
     )
@@ -87,7 +88,7 @@ def decoding(config: Config, sources: Sequence[Source]) -> Finding:
 
 def seconds_per_sample(config: Config, sources: Sequence[Source]) -> float:
     """Median time to read, decode and augment one."""
-    preprocess = wiring.preprocess_of(config)
+    preprocess = preprocess_of(config)
     drawers = [Drawer(source, preprocess, config.seed, substituting=False) for source in sources]
     times = []
     for position in range(TIMED_SAMPLES):

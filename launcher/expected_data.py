@@ -9,7 +9,8 @@ from pathlib import Path
 
 from launcher.config import Config, ConfigError
 from launcher.failures import config_errors
-from launcher.wiring import preprocess_of, sources_of
+from launcher.sizes import preprocess_of
+from launcher.wiring import sources_of
 from shards.records import size_text
 from shards.sources import Source, epoch_size
 

@@ -15,8 +15,9 @@ from launcher.config import Config, ConfigError
 from launcher.costs import step_costs
 from launcher.machine import memory_at_hand
 from launcher.presets import advice, presets, with_preset
+from launcher.sizes import preprocess_of
 from launcher.tables import table
-from launcher.wiring import micro_batch_of, preprocess_of
+from launcher.wiring import micro_batch_of
 from shards.records import size_text
 from shards.sources import Source
 from trainers.backends import Backend

@@ -13,8 +13,9 @@ from launcher.memory import Work
 from launcher.outlook import Fleet, Outlook
 from launcher.plan_sections import heading, sections
 from launcher.presets import advice, is_auto, presets, with_preset
+from launcher.sizes import check_least, check_multiple
 from launcher.tables import table
-from launcher.wiring import check_least, check_multiple, micro_batch_of, recipe_of
+from launcher.wiring import micro_batch_of, recipe_of
 
 
 def fleet_of(world: str, gpus: str) -> Fleet:

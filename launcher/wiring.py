@@ -15,8 +15,8 @@ from launcher import presets, rundir, spans
 from launcher.config import Config, ConfigError, gan_module
 from launcher.failures import config_errors, memory_errors, peer_errors
 from launcher.places import cache_of
+from launcher.sizes import check_data, preprocess_of
 from launcher.terminal import Terminal
-from shards.augment import Preprocess
 from shards.cache import Cache
 from shards.draws import Substitution
 from shards.order import Shuffle
@@ -27,7 +27,7 @@ from trainers.board import Board
 from trainers.checkpoint import Checkpoint, Keep, Store, find
 from trainers.compilation import compile_parts
 from trainers.ema import Ema
-from trainers.gan import GAN, Batch, Needs
+from trainers.gan import GAN, Batch
 from trainers.mending import mend
 from trainers.schedule import Schedule
 from trainers.trainer import Cadence, Recipe, Trainer
@@ -162,45 +162,6 @@ def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]
     return open_sources(data.shards, layout, config.seed, domains, order, cache, began_with)
 
 
-def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:
-    """What the manifests tell about the whole data, before the first sample is read."""
-    needs, preprocess = config.model.needs, preprocess_of(config)
-    for shards in (source.shard_set for source in sources):
-        layout = "images" if needs.layout == "unpaired" else needs.layout
-        shards.require(layout, num_labels=needs.num_labels, inst=needs.inst)
-        check_least(shards.require_sizes(preprocess, micro_batch), needs, shards.store)
-        for width, height, _ in shards.sizes:
-            check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)
-
-
-def check_least(size: tuple[int, int], needs: Needs, where: object) -> None:
-    """Refuse pictures that a network would halve to nothing."""
-    if min(size) < needs.min_side:
-        raise ConfigError(
-            f"{where} has images of {size[0]}x{size[1]} after data.preprocess, but these "
-            f"networks need sides of {needs.min_side} pixels or more: use larger images, or "
-            "networks that halve them less often (model.*num_downsamples, "
-            "model.*num_layers, model.num_enhancers)."
-        )
-
-
-def check_multiple(size: tuple[int, int], multiple: int, where: object) -> None:
-    """Refuse sides that a network cannot halve as often as it does."""
-    if not fits(*size, multiple):
-        width, height = (max(1, round(side / multiple)) * multiple for side in size)
-        raise ConfigError(
-            f"{where} has images of {size[0]}x{size[1]} after data.preprocess, but this generator "
-            f"takes sides that are multiples of {multiple}, {width}x{height} for example: choose "
-            "such a data.preprocess.crop_size or load_size, fewer "
-            "model.generator.num_downsamples, or model.generator.pad=true."
-        )
-
-
-def fits(width: int, height: int, multiple: int) -> bool:
-    """Whether both sides are multiples."""
-    return width % multiple == 0 and height % multiple == 0
-
-
 def build(config: Config, training: bool = True) -> GAN:
     """The GAN's networks at their seeded initialisation, equal on all ranks."""
     torch.manual_seed(config.seed)
@@ -269,10 +230,6 @@ def stream_of(
         )
 
     return stream
-
-
-def preprocess_of(config: Config) -> Preprocess:
-    return Preprocess(**config.data.preprocess.model_dump())
 
 
 def micro_batch_of(recipe: Recipe, world: int) -> int:

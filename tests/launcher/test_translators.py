@@ -12,6 +12,7 @@ from PIL import Image
 
 from launcher import wiring
 from launcher.config import ConfigError, load
+from launcher.sizes import check_data
 from launcher.translating import translate
 from shards.records import DataError
 from tests.launcher.sample import organza
@@ -197,7 +198,7 @@ def test_mistakes_are_met_before_training(
     recipe = write(tmp_path, gan, data / f"{name}-packed")
     with pytest.raises((ConfigError, DataError)) as caught:
         config = load(str(recipe), overrides(options))
-        wiring.check_data(config, wiring.sources_of(config), micro_batch=2)
+        check_data(config, wiring.sources_of(config), micro_batch=2)
     assert message in str(caught.value)
 
 
