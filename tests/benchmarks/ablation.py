@@ -48,7 +48,10 @@ def main(arguments: list[str]) -> None:
         savings = [s for s in SAVINGS if s.applies(config) and text in s.name]
         if not savings:
             raise SystemExit(f"{options.recipe} has no saving with --only={text} in its name")
-        rows = [compared(config, options, saving) for saving in savings]
+        rows = []
+        for number, saving in enumerate(savings, start=1):
+            print(f"{number} of {len(savings)}: {saving.name}", file=sys.stderr, flush=True)
+            rows.append(compared(config, options, saving))
     print(as_table(config, options, rows))
     if options.file:
         Path(options.file).write_text(json.dumps(rows, indent=1) + "\n")
