@@ -16,7 +16,7 @@ from tests.benchmarks.ablation import Outcome, difference, outcome
 from tests.benchmarks.race import configured, parsed
 from tests.benchmarks.savings import BY_NAME, SAVINGS, Saving, Swaps
 from tests.launcher.sample import ROOT, environment
-from tests.nets.live_memory import Flops
+from trainers.tracing import Kernels
 
 HD = ["earth-full", "--model.ngf=2", "--model.ndf=2"]
 VGG = [*HD, "--model.lambda_vgg=10", "--model.vgg=vgg16", "--precision=bf16"]
@@ -66,8 +66,10 @@ def test_no_saving_changes_a_number(arguments: list[str], names: str, count: int
 
 def worked(config: Config, saving: Saving, off: bool) -> tuple[Outcome, int]:
     """What a step gives, and its FLOPs."""
-    with Flops() as work:
-        return outcome(config, saving, off), work.total
+    kernels = Kernels()
+    with kernels:
+        found = outcome(config, saving, off)
+    return found, sum(flops for part in kernels.parts() for flops, _ in part.kernels)
 
 
 def test_a_replacement_that_nobody_calls_is_an_error() -> None:
