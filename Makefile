@@ -16,12 +16,8 @@ PICTURES := $(DEMO)/$(RECIPE)-pictures
 
 .PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan earth test test-long test-short clean
 
-# The demo is made for CPU cores. Memory that is freed stays with the process: giving it back and
-# fetching it again costs a third of a step.
+# The demo is made for CPU cores.
 demo: export CUDA_VISIBLE_DEVICES =
-demo: export MALLOC_MMAP_MAX_ = 0
-demo: export MALLOC_TRIM_THRESHOLD_ = 100000000000
-demo: export MALLOC_TOP_PAD_ = 500000000
 demo: .venv/ready demo-$(RECIPE)
 	@echo "Pictures of the held-out region: $(PICTURES)"
 	@echo "Curves and pictures: tensorboard --logdir $(DEMO)"

@@ -75,12 +75,12 @@ def enter_worker(worker: int = 0) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees for its next pictures: given back to the system, it
-    would come again page by page, which is an eighth of the work of a worker."""
+    """Have glibc keep what this process frees for its next pictures, or its next step: given back
+    to the system, it would come again page by page, which is an eighth of the work of a worker."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # other C libraries have none
         mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
         mallopt(_M_TOP_PAD, 2**26)
 
 
