@@ -29,7 +29,7 @@ from trainers.backends import Backend, open_backend
 from trainers.board import Observer
 from trainers.checkpoint import find
 from trainers.compilation import compile_parts
-from trainers.gan import GAN
+from trainers.gan import GAN, Batch
 from trainers.gans.pix2pixhd import Config, Pix2PixHD
 from trainers.trainer import Cadence
 
@@ -48,27 +48,26 @@ def traced() -> Any:
     return torch.compiler.set_stance(force_backend="aot_eager")
 
 
-class Pictured(Observer):
-    """An observer, so that pictures are made; notes how much was compiled before each."""
-
-    def __init__(self) -> None:
-        self.num_compiled: list[int] = []
-
-    def pictures(self, progress: Any, picture: Tensor) -> None:
-        self.num_compiled.append(counters["frames"]["ok"])
-
-
 def train(folder: Path, kind: str, **options: Any) -> list[int]:
     """A run with pictures and an average after each step; how much was compiled by then."""
-    watch = Pictured()
-    trainer = toy.trainer_for(folder, observers=(watch,), **options)
+    trainer = toy.trainer_for(folder, observers=(Observer(),), **options)
     names = list(trainer.gan.nets.state_dict())
     trainer.compilation = compile_parts(trainer.gan, kind, trainer.backend)
     assert trainer.compilation.kind == kind
     assert list(trainer.gan.nets.state_dict()) == names
+    num_compiled: dict[int, int] = {}
+    make = trainer.gan.pictures
+
+    def pictures(batch: Batch) -> dict[str, Tensor]:
+        before = num_compiled[trainer.progress.step] = counters["frames"]["ok"]
+        made = make(batch)
+        assert counters["frames"]["ok"] == before, "pictures are not worth a compilation"
+        return made
+
+    trainer.gan.pictures = pictures
     with traced():
         trainer.fit(find(folder))
-    return watch.num_compiled
+    return list(num_compiled.values())
 
 
 def hd(**changes: object) -> GAN:
