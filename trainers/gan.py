@@ -97,7 +97,8 @@ class GAN(nn.Module):
 
     def static_parts(self) -> list[nn.Module]:
         """Modules that take images of few sizes in training, which may be compiled. They must be
-        called themselves: what runs a part's children past it runs them uncompiled."""
+        called themselves: what runs a part's children past it runs them uncompiled. Leave out what
+        a gradient penalty looks at: torch.compile knows no second derivatives, and would raise."""
         return list(self.nets.values())
 
     def translate(self, batch: Batch) -> Tensor:

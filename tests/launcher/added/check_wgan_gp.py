@@ -8,7 +8,11 @@ import torch
 
 from tests.trainers import toy
 from tests.trainers.test_trainer import StopAfter, assert_same
+from trainers.backends import Backend
+from trainers.compilation import compile_parts
+from trainers.gan import Batch
 from trainers.gans.wgan_gp import Config, WganGp
+from trainers.player import Player, only
 
 
 def make_gan() -> WganGp:
@@ -44,3 +48,14 @@ def test_the_penalty_is_that_of_the_paper() -> None:
     real, fake = torch.rand(2, 2, 3, 32, 32, dtype=torch.float64)
     expected = (3 * (3 * 32 * 32) ** 0.5 - 1) ** 2
     assert abs(gan._penalty(real, fake).item() - expected) < 1e-9 * expected
+
+
+def test_both_phases_run_compiled() -> None:
+    gan = make_gan()
+    compile_parts(gan, "fuse", Backend())
+    batch: Batch = next(make_stream(None, 2, 1)(0))
+    with torch.compiler.set_stance(force_backend="aot_eager"):  # traced, without making code
+        for phase in gan.phases(0):
+            with only(gan, phase):
+                total, _, _ = Player(gan, phase)(batch, {})
+                total.backward()

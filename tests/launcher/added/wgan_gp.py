@@ -86,6 +86,10 @@ class WganGp(GAN):
         (slope,) = torch.autograd.grad(self._scores(between).sum(), between, create_graph=True)
         return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
+    def static_parts(self) -> list[nn.Module]:
+        """Not the critic, whose penalty takes second derivatives."""
+        return [self.nets["G"]]
+
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         pictures = {"fake": self._draw(batch["image"]), "real": batch["image"]}
