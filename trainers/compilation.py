@@ -78,7 +78,8 @@ def _problem(device: torch.device, options: dict[str, bool]) -> str:
     import torch._dynamo.config
     import torch._functorch.config
 
-    # A discriminator's graph is differentiated more than once: its buffers must outlive the first.
+    # A discriminator's graph is differentiated twice: its buffers must outlive the first time.
+    # Either time all gradients are computed, those that nobody asks for too.
     torch._functorch.config.donated_buffer = False
     tried = torch.compile(lambda x: (x * x).tanh().sum(), dynamic=False, options=options)
     try:

@@ -45,7 +45,8 @@ class Reduction:
     def wait(self) -> None:
         """The gradients are the mean over ranks from here on; on a GPU, for its later work.
 
-        Raises what the collective raises when another rank is gone."""
+        Raises what the collective raises when another rank is gone; on a GPU the host learns of it
+        when it next waits for the device."""
         while self.under_way:
             work, sent, gradients = self.under_way.popleft()
             work.wait()
