@@ -5,6 +5,7 @@ The step is the real one, Trainer and all, on fake tensors (trainers/tracing.py)
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,8 +46,12 @@ def step_costs(
 
     Traced on fake tensors in a second or two: nothing is computed, no file of weights is read.
     Every phase runs, with all that it will ever train, on moments that exist already."""
-    with fake_gpu() as memory:
-        return traced(config, num_images, size, memory, num_micro)
+    gc.freeze()  # the trainer collects garbage, and what is here already is slow to go through
+    try:
+        with fake_gpu() as memory:
+            return traced(config, num_images, size, memory, num_micro)
+    finally:
+        gc.unfreeze()
 
 
 def traced(
