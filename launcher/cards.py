@@ -70,7 +70,7 @@ CARDS = (
 def cards_of(text: str) -> tuple[Card, ...]:
     """--gpu: a name ("H200"), or a size ("24G"): all known cards of that memory, or one of unknown
     speed."""
-    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?G(?:i?B)?", text.strip(), re.IGNORECASE)
+    size = re.fullmatch(r"(\d{1,6}(?:\.\d+)?) ?G(?:i?B)?", text.strip(), re.IGNORECASE)
     if size and float(size[1]) > 0:
         gib = float(size[1])
         return tuple(c for c in CARDS if c.memory_gib == gib) or (Card(text, gib, {}, 0.0),)

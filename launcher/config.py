@@ -145,7 +145,7 @@ class Backend(Settings):
     overlap: bool = False
     """Let the gradients of a phase travel while later phases compute, and step all at the end: the
     same numbers in the same memory, for a GAN whose phases do not build on each other's steps."""
-    memory_gib: float | None = Field(None, gt=0)
+    memory_gib: float | None = Field(None, gt=0, le=2**20)
     """GiB that a process may use (model.memory=auto); null: what its GPU, or this machine, has
     free."""
 

@@ -85,13 +85,14 @@ def of_sources(sources: Sequence[Source]) -> ExpectedData:
 
 def width_height(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text, re.ASCII)
-    if not match or "0" in match.groups():
+    width, height = map(int, match.groups()) if match else (0, 0)
+    if not width or not height:
         raise ConfigError(f"plan: --size={text} must be WIDTHxHEIGHT: 2048x1024, for example.")
-    return int(match[1]), int(match[2])
+    return width, height
 
 
 def whole(name: str, text: str) -> int:
     """A number of things, at least one."""
-    if not text.isdecimal() or int(text) == 0:
-        raise ConfigError(f"plan: --{name}={text} must be a whole number from 1.")
+    if not re.fullmatch(r"\d{1,9}", text) or int(text) == 0:
+        raise ConfigError(f"plan: --{name}={text} must be a whole number from 1 to 999999999.")
     return int(text)

@@ -6,6 +6,7 @@ with an allowance for what no trace shows.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ def choose(
     """The fastest preset that fits the least memory of all ranks: rank 0 estimates and tells."""
     images = micro_batch_of(recipe, backend.world)
     work = Work(images, largest(config, sources), recipe.num_micro, backend.world)
-    own = budget(config, backend.device, local_size)
+    own = budget(config, lambda: memory_at_hand(backend.device, local_size))
     mine = torch.tensor(-own, dtype=torch.int64, device=backend.device)
     least = -int(backend.maximum(mine))
     chosen = torch.zeros((), dtype=torch.int64, device=backend.device)
@@ -68,11 +69,11 @@ def choose(
     return presets(config.model)[int(backend.broadcast(chosen))]
 
 
-def budget(config: Config, device: torch.device, local_size: int) -> int:
-    """Bytes that this rank may use, one of `local_size` on its machine."""
+def budget(config: Config, at_hand: Callable[[], int]) -> int:
+    """Bytes that a process may use: as configured, else what there is."""
     if config.backend.memory_gib is not None:
         return int(config.backend.memory_gib * GIB)
-    return memory_at_hand(device, local_size)
+    return at_hand()
 
 
 def largest(config: Config, sources: tuple[Source, ...]) -> tuple[int, int]:

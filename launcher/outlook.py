@@ -84,9 +84,11 @@ def hiding_of(backend: Backend) -> Hiding:
     return "phases" if backend.overlap else "backward"
 
 
-def sent_share(backend: Backend) -> float:
-    """What travels, as a share of an all-reduce of fp32 gradients."""
+def sent_share(backend: Backend, num_micro: int) -> float:
+    """What travels in a step, as a share of an all-reduce of fp32 gradients."""
     share = COMPRESSED[backend.compress]
+    if backend.zero == 2:  # no rank keeps all gradients: they are reduced after each micro-batch
+        share *= num_micro
     # ZeRO also gathers the stepped fp32 weights: half an all-reduce.
     return share + 0.5 if backend.zero else share
 
@@ -152,7 +154,7 @@ class Outlook:
         """A step as planned, on each GPU of `fleet`; compress: instead of backend.compress."""
         backend = self.config.backend.model_copy(update={"compress": compress})
         phases = updates(self.costs, self.work.num_micro, card, self.config.precision)
-        inside, share = inside_node(card.nvlink), sent_share(backend)
+        inside, share = inside_node(card.nvlink), sent_share(backend, self.work.num_micro)
 
         def all_reduce(num_bytes: float) -> float:
             nodes = fleet.num_nodes, fleet.on_each_node

@@ -111,8 +111,9 @@ def communication(outlook: Outlook, card: Card) -> str:
     head += ["bf16 ms", "exposed", "efficiency"]
     inside = inside_node(card.nvlink).name
     nodes = f"{inside} inside nodes of {outlook.fleet.gpus_per_node}"
+    what = "Gradients and weights (ZeRO)" if outlook.config.backend.zero else "Gradients"
     return (
-        f"Gradients of a step, {card.name}, {nodes}: {volume(outlook)}\n"
+        f"{what} of a step, {card.name}, {nodes}: {volume(outlook)}\n"
         f"{table(head, rows)}\n"
         f"They hide behind {HIDES_BEHIND[hiding_of(outlook.config.backend)]}."
     )
@@ -132,7 +133,7 @@ def volume(outlook: Outlook) -> str:
     amounts = []
     for compress in COMPRESSED:
         backend = outlook.config.backend.model_copy(update={"compress": compress})
-        megabytes = 4 * sent_share(backend) / 1e6
+        megabytes = 4 * sent_share(backend, outlook.work.num_micro) / 1e6
         trained = outlook.costs.num_trained.items()
         amounts.append(", ".join(f"{n} {count * megabytes:.1f} MB" for n, count in trained))
     return f"{amounts[0]}; with backend.compress=bf16 {amounts[1]}"
@@ -177,9 +178,10 @@ def assumptions(outlook: Outlook) -> Iterator[str]:
         f"{FIXED / GIB:.0f} GiB for the context and workspaces."
     )
     yield (
-        "Speeds are the data sheets' peaks; fp32 means no TF32. Each kernel reads its inputs and "
-        "writes its outputs once, nothing stays in caches, nothing is fused: `torch.compile` and "
-        "CUDA graphs save traffic and launches."
+        "Speeds are the data sheets' peaks. precision=fp32 is counted without TF32, with which "
+        "torch's convolutions are faster by default where a card has it. Each kernel reads its "
+        "inputs and writes its outputs once, nothing stays in caches, nothing is fused: "
+        "`torch.compile` and CUDA graphs save traffic and launches."
     )
     yield (
         f"The host launches a kernel in {LAUNCH * 1e6:.0f} us; a stage of a step takes its kernels "

@@ -57,7 +57,7 @@ def with_memory_told(config: Config, cards: tuple[Card, ...], work: Work) -> Con
     names = presets(config.model)
     variants = [with_preset(config, name) for name in names] or [config]
     needs = [memory.needed(variant, work) for variant in variants]
-    least = min(card.usable_bytes for card in cards)
+    least = memory.budget(config, lambda: min(card.usable_bytes for card in cards))
     rows = [
         [name, f"{num_bytes / GIB:.2f}", "yes" if num_bytes <= least else "no"]
         for name, num_bytes in zip(names or ["(no presets)"], needs, strict=True)

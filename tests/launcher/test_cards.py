@@ -24,7 +24,7 @@ def test_cards_are_found_by_name_and_by_memory() -> None:
     assert cards_of("20G") == (Card("20G", 20.0, {}, 0.0),)
 
 
-@pytest.mark.parametrize("text", ["H20", "24", "0G", "", "fast"])
+@pytest.mark.parametrize("text", ["H20", "24", "0G", "", "fast", "9" * 400 + "G"])
 def test_what_is_no_card_is_told(text: str) -> None:
     with pytest.raises(ConfigError, match=f"--gpu={text} is neither a card's memory"):
         cards_of(text)

@@ -51,6 +51,8 @@ def recipe(tmp_path: Path) -> str:
         ("gan", "pix2pixh", "gan is 'pix2pixh'; did you mean `pix2pixhd`?"),
         ("backend.zero", "3", "backend.zero=3 is refused: it shards the parameters"),
         ("backend.zero", "1", "backend.zero=1 needs backend.kind=deepspeed"),
+        ("backend.memory_gib", "inf", "`backend.memory_gib` is 'inf': input should be less than"),
+        ("backend.memory_gib", "1e30", "`backend.memory_gib` is '1e30': input should be less"),
         ("backend.compress", "fp16", "`backend.compress` is 'fp16': input should be 'none'"),
         ("backend.kind", "ddp", "`backend.kind` is 'ddp': input should be 'accelerate' or"),
         ("backend.offload", "true", "unknown option `backend.offload`"),

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from cluster.links import BETWEEN_NODES, BUCKET
+from launcher import spans
 from launcher.cards import cards_of, seconds
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
 from launcher.expected_data import expected_data
 from launcher.memory import Work
 from launcher.outlook import LAUNCH, Fleet, Outlook, floors, updates
+from launcher.plan_sections import sections
 from launcher.planning import fleet_of, plan
 from shards.pack import pack
 from shards.records import DataError
@@ -23,7 +25,7 @@ from tests.launcher.sample import make_source, organza
 (H200,) = cards_of("H200")
 HD = {"model.num_blocks": "1", "model.num_local_blocks": "1", "model.lambda_vgg": "0"}
 RESNET = {"model.generator.num_blocks": "1"}
-SLIM = {"cyclegan": RESNET, "pix2pix": {}}
+SLIM = {"cyclegan": RESNET, "pix2pix": {"backend.memory_gib": "3"}}
 """Recipes of other GANs, with few layers: each preset is traced."""
 
 
@@ -48,19 +50,29 @@ def printed(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     return capsys.readouterr().out
 
 
-def test_the_full_recipe_on_64_gpus() -> None:
-    options = ["--world=64", "--batch.total=64", "--images=2975"]
-    status, output = organza("plan", "pix2pixhd-full", "--gpu=H200", *options)
-    assert status == 0, output
+def test_the_full_recipe_on_64_gpus(outlook: Outlook) -> None:
+    asked = load("pix2pixhd-full", {"batch.total": "64", "model.memory": "none"})
+    config = spans.resolve(asked, 2975)
+    work = Work(1, (1024, 2048), world=64)
+    costs = step_costs(config, work.num_images, work.size)
+    output = "\n".join(sections(replace(outlook, config=config, work=work, costs=costs)))
     assert "parameters: G 182.9 M, D 8.4 M" in output
     assert re.search(r"^all +10\.75 ", output, re.M), "TFLOP"
     assert "G 731.4 MB, D 33.6 MB; with backend.compress=bf16 G 365.7 MB, D 16.8 MB" in output
-    for preset in ("none", "blocks", "halves", "halves+slices", "whole+strips"):
-        assert re.search(rf"^{re.escape(preset)} +\d+\.\d\d +yes$", output, re.M), output
     for num_gpus in (64, 512):
         for link in BETWEEN_NODES:
             assert re.search(rf"^{num_gpus} +{link.name} +\d", output, re.M), output
-    for words in ("not measured on a GPU yet", "2975 pictures", "A checkpoint has 3.0", "Assumed:"):
+    assert "A checkpoint has 3.0" in output and "Assumed:" in output
+
+
+def test_the_command_tells_every_preset() -> None:
+    options = [f"--{name}={value}" for name, value in HD.items()]
+    options += ["--size=256x128", "--world=64", "--batch.total=64", "--images=2975"]
+    status, output = organza("plan", "pix2pixhd-full", "--gpu=H200", *options)
+    assert status == 0, output
+    for preset in ("none", "blocks", "halves", "halves+slices", "whole+strips"):
+        assert re.search(rf"^{re.escape(preset)} +\d+\.\d\d +yes$", output, re.M), output
+    for words in ("64 x H200", "not measured on a GPU yet", "2975 pictures", "Assumed:"):
         assert words in output
 
 
@@ -69,6 +81,7 @@ def test_the_other_gans_have_plans(recipe: str, capsys: pytest.CaptureFixture) -
     output = printed(capsys, recipe, "24G", Fleet(1, 8), "512x512", "", SLIM[recipe])
     for card in cards_of("24G"):
         assert re.search(rf"^{card.name} +\d", output, re.M), output
+    assert f"may count on {22.1 if recipe == 'cyclegan' else 3.0} GiB" in output
     assert ("Planned with model.memory=none" in output) == (recipe == "cyclegan")  # auto there
     assert re.search(r"^1 +\(one node\) +0.0 +0.0 +100% +0.0 +0.0 +100%$", output, re.M), output
 
@@ -98,6 +111,9 @@ def test_a_packed_set_is_looked_at(tmp_path: Path) -> None:
         ({"images": "0"}, "--images=0 must be a whole number from 1"),
         ({"size": "2048"}, "--size=2048 must be WIDTHxHEIGHT"),
         ({"size": "0x9"}, "--size=0x9 must be WIDTHxHEIGHT"),
+        ({"size": "00x9"}, "--size=00x9 must be WIDTHxHEIGHT"),
+        ({"images": "9" * 5000}, "must be a whole number from 1 to 999999999"),
+        ({"world": "9" * 5000}, "must be a whole number from 1 to 999999999"),
         ({"size": "16x16"}, "has images of 16x16 after data.preprocess"),
         ({"batch.totl": "64"}, "unknown option `batch.totl`"),
     ],
@@ -160,6 +176,10 @@ def test_communication_by_backend(outlook: Outlook) -> None:
     assert exposed(num_gpus=8) < exposed() < exposed(num_gpus=512)
     assert exposed(overlap=True) <= exposed() < exposed(kind="deepspeed")
     assert exposed(kind="deepspeed", zero=1) > 1.4 * exposed(kind="deepspeed")
+    in_four = replace(outlook, work=replace(outlook.work, num_micro=4))
+    zeros = [with_backend(in_four, kind="deepspeed", zero=stage) for stage in (1, 2)]
+    first, second = (zero.synchronised(H200, Fleet(64, 8), slow, "none") for zero in zeros)
+    assert second.all_reduce == pytest.approx(4.5 / 1.5 * first.all_reduce, rel=0.05)
     assert exposed("bf16") < 0.55 * exposed()
     found = outlook.synchronised(H200, Fleet(64, 8), slow, "none")
     assert found.efficiency == pytest.approx(outlook.floors(H200).step / found.step)
