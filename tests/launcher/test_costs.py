@@ -11,9 +11,9 @@ from trainers.tracing import LiveMemory
 from trainers.weights import shapes_alone
 
 SMALL = {
-    "pix2pixhd-full": dict(ngf=2, ndf=4, num_downsamples=2, num_blocks=2, num_local_blocks=1),
-    "cyclegan": {"generator.ngf": 4, "generator.num_blocks": 2, "discriminator.ndf": 4},
-    "pix2pix": {"generator.ngf": 4, "discriminator.ndf": 4},
+    "pix2pixhd-full": dict(ngf=2, ndf=4, num_downsamples=2, num_blocks=1, num_local_blocks=1, num_scales=2),
+    "cyclegan": {"generator.ngf": 4, "generator.num_blocks": 1, "discriminator.ndf": 4},
+    "pix2pix": {"generator.ngf": 4, "generator.num_downsamples": 6, "discriminator.ndf": 4},
 }
 
 
@@ -29,7 +29,7 @@ def small(recipe: str, **options: str) -> Config:
         ("pix2pixhd-full", {}, ["none", "whole+strips"], 1, 1, (48, 64)),
         ("pix2pixhd-full", {"encoder": "true", "lambda_vgg": "0"}, ["none"], 2, 2, (32, 64)),
         ("cyclegan", {}, ["none", "directions+blocks"], 2, 1, (48, 48)),
-        ("pix2pix", {}, [], 1, 2, (256, 256)),
+        ("pix2pix", {}, [], 1, 2, (64, 64)),
     ],
 )
 def test_an_estimate_is_what_a_real_step_holds_and_computes(

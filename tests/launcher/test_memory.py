@@ -20,6 +20,7 @@ from trainers.checkpoint import find
 from trainers.errors import TrainingError
 from trainers.zero import BUCKET
 
+
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run with `memory: auto` on four packed samples of 64x32."""
@@ -28,7 +29,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert organza("pack", folder / "source", folder / "shards")[0] == 0
     path = write_recipe(folder, folder / "shards", schedule={"constant": 4, "decay": 0})
     tree = yaml.safe_load(path.read_text())
-    tree["model"] |= {"memory": "auto", "num_blocks": 6}
+    tree["model"] |= {"memory": "auto", "num_blocks": 2, "num_layers": 1, "num_scales": 1}
     path.write_text(yaml.safe_dump(tree))
     return path
 
@@ -118,11 +119,16 @@ def test_the_least_memory_of_all_ranks_counts(recipe: Path) -> None:
 
 
 def test_what_fits_nowhere_stops_before_anything_is_written(recipe: Path) -> None:
-    status, output = organza(
-        "train", recipe, "--backend.memory_gib=0.5", f"--run_dir={recipe.parent / 'none'}"
-    )
-    assert status == 2 and "no preset fits" in output and "larger card" in output, output
-    assert "Traceback" not in output and not (recipe.parent / "none").exists()
+    (words,) = gang.run(1, refused, recipe)
+    assert "no preset fits" in words and words.endswith("or a larger card.")
+    assert not (recipe.parent / "none").exists()
+
+
+def refused(recipe: Path) -> str:
+    options = {"backend.memory_gib": "0.5", "run_dir": str(recipe.parent / "none")}
+    with pytest.raises(ConfigError) as caught:
+        wiring.train(load(str(recipe), options))
+    return str(caught.value)
 
 
 def test_a_run_chooses_anew_whenever_it_starts(recipe: Path) -> None:
