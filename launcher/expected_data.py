@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from launcher.config import Config, ConfigError
 from launcher.failures import config_errors
@@ -33,6 +33,8 @@ class ExpectedData:
     """Mean bytes of a sample in the shards; None if unknown."""
     origin: str
     """A sentence for the user."""
+    sources: tuple[Source, ...] = ()
+    """The packed sets; () where they are not here, or other sizes were asked for."""
 
     @property
     def decode_seconds(self) -> float:
@@ -56,9 +58,9 @@ def expected_data(config: Config, size: str, images: str) -> ExpectedData:
     else:
         guess = f"{NUM_IMAGES} pictures of {size_text(SIZE)} are assumed (--images, --size)"
         data = ExpectedData(SIZE, NUM_IMAGES, None, f"data.shards={shards} is not here: {guess}.")
-    wishes = {}
+    wishes: dict[str, Any] = {}
     if size:
-        wishes["stored"] = width_height(size)
+        wishes |= {"stored": width_height(size), "sources": ()}
     if images:
         wishes["num_images"] = whole("images", images)
     if wishes:
@@ -68,7 +70,7 @@ def expected_data(config: Config, size: str, images: str) -> ExpectedData:
     return data
 
 
-def of_sources(sources: Sequence[Source]) -> ExpectedData:
+def of_sources(sources: tuple[Source, ...]) -> ExpectedData:
     """What the manifests tell."""
     sets = [source.shard_set for source in sources]
     width, height, _ = max(sets[0].sizes, key=lambda entry: entry[2])
@@ -80,7 +82,7 @@ def of_sources(sources: Sequence[Source]) -> ExpectedData:
         f"{sets[0].store}: {epoch_size(sources)} samples, most of them {width}x{height}, "
         f"{num_bytes / 1e6:.2f} MB each."
     )
-    return ExpectedData((width, height), epoch_size(sources), num_bytes, origin)
+    return ExpectedData((width, height), epoch_size(sources), num_bytes, origin, sources)
 
 
 def width_height(text: str) -> tuple[int, int]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from launcher import memory, spans
 from launcher.cards import GIB, Card, cards_of
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
-from launcher.expected_data import expected_data, whole
+from launcher.expected_data import ExpectedData, expected_data, whole
+from launcher.failures import config_errors
 from launcher.memory import Work
 from launcher.outlook import Fleet, Outlook
 from launcher.plan_sections import heading, sections
 from launcher.presets import advice, is_auto, presets, with_preset
-from launcher.sizes import check_least, check_multiple
+from launcher.sizes import check_data, check_least, check_multiple
 from launcher.tables import table
 from launcher.wiring import micro_batch_of, recipe_of
+from shards.records import size_text
 
 
 def fleet_of(world: str, gpus: str) -> Fleet:
@@ -38,16 +41,27 @@ def plan(
     data = expected_data(config, size, images)
     config = spans.resolve(config, data.num_images)
     numbers = recipe_of(config, fleet.num_gpus)
-    width, height = data.trained(config)
-    check_least((width, height), config.model.needs, "The data set")
-    check_multiple((width, height), config.model.needs.multiple, "The data set")
     micro_batch = micro_batch_of(numbers, fleet.num_gpus)
+    check(config, data, micro_batch)
+    width, height = data.trained(config)
     work = Work(micro_batch, (height, width), numbers.num_micro, fleet.num_gpus)
     print(heading(recipe, config, gpu, fleet, work, data))
-    config = with_memory_told(config, cards, work)
+    most = memory.largest(config, data.sources) if data.sources else work.size
+    config = with_memory_told(config, cards, replace(work, size=most))
     costs = step_costs(config, work.num_images, work.size, work.num_micro)
     for section in sections(Outlook(config, cards, fleet, data, work, costs)):
         print(f"\n{section}")
+
+
+def check(config: Config, data: ExpectedData, micro_batch: int) -> None:
+    """Refuse pictures that training would refuse."""
+    if data.sources:
+        with config_errors():
+            check_data(config, data.sources, micro_batch)
+    else:
+        size, needs = data.trained(config), config.model.needs
+        check_least(size, needs, "The data set")
+        check_multiple(size, needs.multiple, "The data set")
 
 
 def with_memory_told(config: Config, cards: tuple[Card, ...], work: Work) -> Config:
@@ -62,7 +76,11 @@ def with_memory_told(config: Config, cards: tuple[Card, ...], work: Work) -> Con
         [name, f"{num_bytes / GIB:.2f}", "yes" if num_bytes <= least else "no"]
         for name, num_bytes in zip(names or ["(no presets)"], needs, strict=True)
     ]
-    print(f"\nMemory of a GPU, of which a process may count on {least / GIB:.1f} GiB")
+    largest = size_text((work.size[1], work.size[0]))
+    print(
+        f"\nMemory of a GPU for pictures of {largest}, the largest; a process may count on "
+        f"{least / GIB:.1f} GiB"
+    )
     print(table(["model.memory", "GiB", "fits"], rows), flush=True)
     if is_auto(config.model):
         estimates = dict(zip(names, needs, strict=True))

@@ -10,11 +10,11 @@ import pytest
 
 from cluster.links import BETWEEN_NODES, BUCKET
 from launcher import spans
-from launcher.cards import cards_of, seconds
+from launcher.cards import GIB, cards_of, seconds
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
 from launcher.expected_data import expected_data
-from launcher.memory import Work
+from launcher.memory import Work, needed
 from launcher.outlook import LAUNCH, Fleet, Outlook, floors, updates
 from launcher.plan_sections import sections
 from launcher.planning import fleet_of, plan
@@ -97,6 +97,23 @@ def test_a_packed_set_is_looked_at(tmp_path: Path) -> None:
     assert asked.stored == (300, 200) and asked.num_images == 7
     with pytest.raises(DataError, match="smaller than data.preprocess.crop_size=256x256"):
         asked.trained(load("earth-pix2pix", {"data.preprocess.crop_size": "256"}))
+
+
+def test_the_largest_picture_of_a_packed_set_must_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    source = make_source(tmp_path / "source", count=3, size=(128, 64))
+    make_source(source, count=1, size=(192, 128))  # instead of the first
+    pack(source, tmp_path / "shards", layout="labels")
+    slim = HD | {"data.shards": str(tmp_path / "shards"), "model.memory": "none"}
+    slim |= {"data.preprocess.mode": "none", "batch.total": "1", "model.num_labels": "8"}
+    output = printed(capsys, "pix2pixhd-coarse", "H200", Fleet(1, 8), "", "", slim)
+    assert "most of them 128x64" in output and "for pictures of 192x128, the largest" in output
+    work = Work(1, (128, 192))
+    least = needed(load("pix2pixhd-coarse", slim), work) / GIB
+    assert re.search(rf"^none +{least:.2f} +yes$", output, re.M), output
+    with pytest.raises(DataError, match="num_labels=4"):
+        plan("pix2pixhd-coarse", "H200", Fleet(1, 8), "", "", slim | {"model.num_labels": "4"})
 
 
 @pytest.mark.parametrize(
