@@ -174,8 +174,8 @@ def assumptions(outlook: Outlook) -> Iterator[str]:
     """Everything that is not known from the recipe."""
     milli = DECODE * SIZE[0] * SIZE[1] * 1e3
     yield (
-        f"Memory: the live tensors of a traced step, {FACTOR - 1:.0%} for the allocator and "
-        f"{FIXED / GIB:.0f} GiB for the context and workspaces."
+        f"Memory: the live tensors of a traced step with compile=none, {FACTOR - 1:.0%} for the "
+        f"allocator and {FIXED / GIB:.0f} GiB for the context and workspaces."
     )
     yield (
         "Speeds are the data sheets' peaks. precision=fp32 is counted without TF32, with which "

@@ -24,8 +24,8 @@ from trainers.files import replace_text
 FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains", "data.order")
 """What may not change when a run goes on: it would not be the same run."""
 FREE = ("model.memory", "model.vgg_weights", "model.test_dropout", "model.test_statistics")
-"""Below them, what may: it changes no number of the training (but the order in which dropout draws),
-or only where a file lies."""
+"""Below them, what may: it changes no number of the training (but the order in which dropout
+draws), or only where a file lies."""
 PACKAGES = ("torch", "accelerate", "deepspeed", "webdataset", "numpy", "pillow", "safetensors")
 
 

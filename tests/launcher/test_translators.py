@@ -115,7 +115,8 @@ def test_folders_of_any_size_keep_it_when_asked(runs: Path, tmp_path: Path) -> N
     (tmp_path / "mine" / "00.png").rename(tmp_path / "mine" / "big.png")
     picture(1, (36, 100)).save(tmp_path / "mine" / "tall.jpg")
     keep = "--data.preprocess.mode=none"
-    status, output = organza("translate", runs / "cyclegan", tmp_path / "mine", tmp_path / "o", keep)
+    source, out = tmp_path / "mine", tmp_path / "o"
+    status, output = organza("translate", runs / "cyclegan", source, out, keep)
     assert status == 0, output
     sizes = {path.name: Image.open(path).size for path in (tmp_path / "o").iterdir()}
     assert sizes == {"big.png": (60, 44), "tall.png": (36, 100)}
