@@ -13,7 +13,7 @@ from launcher import presets, wiring
 from launcher.cards import GIB
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
-from launcher.memory import Work, fastest, held_by_backend, needed, report
+from launcher.memory import FACTOR, FIXED, Work, fastest, held_by_backend, needed, report
 from tests import gang
 from tests.launcher.sample import make_source, organza, write_recipe
 from trainers.checkpoint import find
@@ -89,6 +89,16 @@ def test_what_the_backends_hold() -> None:
     moments, masters = 8 * 10**9, 4 * 10**9
     sharded = (moments + masters) // 4 - moments + 4 * BUCKET
     assert held_by_backend(zero, 10**9, world=4) == sharded
+
+
+@pytest.mark.parametrize("num_micro", [1, 5])
+def test_micro_batches_and_buckets_need_memory(recipe: Path, num_micro: int) -> None:
+    """Of five, two and three are traced."""
+    config = presets.with_preset(load(str(recipe)), "none")
+    costs = step_costs(config, 1, (32, 64), num_micro)
+    peak = costs.peak_bytes + 4 * sum(costs.num_trained.values())
+    found = needed(config, Work(1, (32, 64), num_micro, world=8))
+    assert found - FIXED == pytest.approx(FACTOR * peak, rel=1e-3)
 
 
 def chosen_by(recipe: Path, budgets: list[list[float]]) -> list[str]:
