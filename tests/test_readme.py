@@ -70,6 +70,10 @@ def adapted(line: str) -> list[str]:
     words = shlex.split(line.replace("--num_processes 8", "--num_processes 2"))
     if "train" in words:
         words += SHORT + SLIM[words[words.index("train") + 1]]
+    if "plan" in words:
+        words += SLIM[words[words.index("plan") + 1]]
+    if "tests.benchmarks.scaling" in words:
+        words += ["--steps=1", "--worlds=2", "--size=32x32", "--model.ngf=2", "--model.ndf=2"]
     if "tests.benchmarks.step" in words:
         words[words.index("--steps=30")] = "--steps=1"
         words += ["--size=128x64", "--model.ngf=4", "--model.num_blocks=1"]
