@@ -180,7 +180,8 @@ class Config(Settings):
     backend.compress."""
     compile: Literal["none", "fuse", "graphs"] = "none"
     """fuse: torch.compile of the networks, which rounds differently and costs minutes at the start;
-    graphs: and CUDA graphs, for steps of many small kernels. What fails runs as written."""
+    graphs: and CUDA graphs, for steps of many small kernels. What torch cannot follow runs as
+    written."""
     model: SerializeAsAny[Settings]
     """The section of the GAN itself."""
     data: Data

@@ -11,7 +11,9 @@ from trainers.tracing import LiveMemory
 from trainers.weights import shapes_alone
 
 SMALL = {
-    "pix2pixhd-full": dict(ngf=2, ndf=4, num_downsamples=2, num_blocks=1, num_local_blocks=1, num_scales=2),
+    "pix2pixhd-full": dict(
+        ngf=2, ndf=4, num_downsamples=2, num_blocks=1, num_local_blocks=1, num_scales=2
+    ),
     "cyclegan": {"generator.ngf": 4, "generator.num_blocks": 1, "discriminator.ndf": 4},
     "pix2pix": {"generator.ngf": 4, "generator.num_downsamples": 6, "discriminator.ndf": 4},
 }

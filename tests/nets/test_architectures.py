@@ -57,7 +57,7 @@ def test_discriminators_can_be_run_scale_by_scale() -> None:
 
 
 def test_a_discriminator_needs_no_copy_of_the_condition() -> None:
-    """Gradients at the images and at every weight are those of condition and image in one tensor."""
+    """All gradients are those of condition and image in one tensor."""
     network = MultiscaleDiscriminator(7, ndf=4, num_scales=1).double().at(0)
     condition, *images = (torch.randn(2, n, 32, 48).double().requires_grad_() for n in (4, 3, 3))
     lead = network.lead(condition)
