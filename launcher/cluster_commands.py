@@ -36,7 +36,7 @@ class ClusterCommands:
     def plan(
         self,
         config: str,
-        gpu: str,
+        gpu: str = "",
         world: str = "1",
         gpus: str = "8",
         size: str = "",

@@ -36,8 +36,15 @@ def plan(
     recipe: str, gpu: str, fleet: Fleet, size: str, images: str, overrides: Mapping[str, str]
 ) -> None:
     """Print the plan, section by section; size and images: "" for what is known here."""
+    if not gpu:
+        raise ConfigError("plan: which GPU? --gpu=H200 names a card, --gpu=24G all of that memory.")
     cards = cards_of(gpu)
     config = load(recipe, overrides)
+    if config.backend.world not in (None, fleet.num_gpus):
+        raise ConfigError(
+            f"plan: --world={fleet.num_gpus}, but backend.world={config.backend.world} lets no "
+            "other number of processes train: correct one of them."
+        )
     data = expected_data(config, size, images)
     config = spans.resolve(config, data.num_images)
     numbers = recipe_of(config, fleet.num_gpus)

@@ -119,7 +119,9 @@ def test_the_largest_picture_of_a_packed_set_must_fit(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"gpu": ""}, "plan: which GPU? --gpu=H200 names a card"),
         ({"gpu": "foo"}, "--gpu=foo is neither a card's memory"),
+        ({"backend.world": "16"}, "--world=8, but backend.world=16 lets no other number"),
         ({"world": "63", "batch.total": "64"}, "--world=63 cannot be spread evenly over nodes"),
         ({"world": "7", "batch.total": "64"}, "batch.total=64 cannot be shared by 7 processes"),
         ({"world": "0"}, "--world=0 must be a whole number from 1"),
