@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from launcher import spans
+from launcher.building import build, recipe_of
 from launcher.config import Config
-from launcher.wiring import build, recipe_of
 from nets.norms import unsynced
 from trainers.backends import Past
 from trainers.checkpoint import Keep, Store

@@ -13,7 +13,9 @@ from pathlib import Path
 from cluster import heartbeat
 from cluster.topology import World, topology
 from launcher import observing, spans, wiring
+from launcher.building import micro_batch_of, recipe_of
 from launcher.config import Config
+from launcher.failures import config_errors
 from launcher.findings import Finding
 from launcher.mounts import OF_A_NETWORK, file_system
 from launcher.places import cache_of
@@ -32,12 +34,12 @@ IDLE = 0.1
 def data(config: Config) -> Iterator[Finding]:
     """Shards that fit manifest and recipe, and what this machine needs to feed them."""
     world = topology().world
-    with wiring.config_errors():
+    with config_errors():
         sources = wiring.sources_of(config)
         number = epoch_size(sources)
         resolved = spans.resolve(config, number)
-        recipe = wiring.recipe_of(resolved, world.size)
-        micro_batch = wiring.micro_batch_of(recipe, world.size)
+        recipe = recipe_of(resolved, world.size)
+        micro_batch = micro_batch_of(recipe, world.size)
         check_data(resolved, sources, micro_batch)
     shards = config.data.shards
     lie = f"{shards} (on {file_system(shards)})" if isinstance(shards, Path) else shards
@@ -125,7 +127,7 @@ def processors(config: Config, world: World) -> Finding:
 
 def cache(config: Config) -> Iterator[Finding]:
     """Room for the copies of shards, on a disk of the node's own."""
-    with wiring.config_errors():
+    with config_errors():
         wanted = cache_of(config.data.cache)
     if wanted is None:
         return

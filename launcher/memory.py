@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from launcher.building import micro_batch_of
 from launcher.cards import GIB
 from launcher.config import Config, ConfigError
 from launcher.costs import step_costs
@@ -18,7 +19,6 @@ from launcher.machine import memory_at_hand
 from launcher.presets import advice, presets, with_preset
 from launcher.sizes import preprocess_of
 from launcher.tables import table
-from launcher.wiring import micro_batch_of
 from shards.records import size_text
 from shards.sources import Source
 from trainers.backends import Backend
@@ -45,14 +45,15 @@ class Work:
     """Ranks that share the step."""
 
 
-def choose(
+def resolve(
     config: Config,
     recipe: Recipe,
     sources: tuple[Source, ...],
     backend: Backend,
     local_size: int,
-) -> str:
-    """The fastest preset that fits the least memory of all ranks: rank 0 estimates and tells."""
+) -> Config:
+    """The configuration to build with: `auto` -> the fastest preset that fits the least memory of
+    all ranks, of which `local_size` share this machine. Rank 0 estimates and tells."""
     images = micro_batch_of(recipe, backend.world)
     work = Work(images, largest(config, sources), recipe.num_micro, backend.world)
     own = budget(config, lambda: memory_at_hand(backend.device, local_size))
@@ -66,7 +67,7 @@ def choose(
             }
             print(report(config, work, estimates, least))
             chosen.fill_(fastest(config, work, estimates, least))
-    return presets(config.model)[int(backend.broadcast(chosen))]
+    return with_preset(config, presets(config.model)[int(backend.broadcast(chosen))])
 
 
 def budget(config: Config, at_hand: Callable[[], int]) -> int:

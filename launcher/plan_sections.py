@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from cluster.links import BETWEEN_NODES, BUCKET, EFFICIENCY, Hiding, Link, inside_node
+from launcher.building import build
 from launcher.cards import GIB, Card
 from launcher.config import Config
 from launcher.expected_data import DECODE, SIZE, ExpectedData
@@ -13,7 +14,6 @@ from launcher.memory import FACTOR, FIXED, Work
 from launcher.monitoring import duration
 from launcher.outlook import COMPRESSED, LAUNCH, Fleet, Outlook, hiding_of, sent_share
 from launcher.tables import table
-from launcher.wiring import build
 from shards.records import size_text
 from trainers.tracing import fake_gpu
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from launcher import memory, spans
+from launcher.building import micro_batch_of, recipe_of
 from launcher.cards import GIB, Card, cards_of
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
@@ -17,7 +18,6 @@ from launcher.plan_sections import heading, sections
 from launcher.presets import advice, is_auto, presets, with_preset
 from launcher.sizes import check_data, check_least, check_multiple
 from launcher.tables import table
-from launcher.wiring import micro_batch_of, recipe_of
 from shards.records import size_text
 
 

@@ -6,35 +6,14 @@ a run that goes on elsewhere chooses anew, and is replaced where networks are bu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
 from launcher.config import Config
 from trainers.settings import Settings
 
-if TYPE_CHECKING:
-    from shards.sources import Source
-    from trainers.backends import Backend
-    from trainers.trainer import Recipe
-
 AUTO = "auto"
-
-
-def resolve(
-    config: Config,
-    recipe: Recipe,
-    sources: tuple[Source, ...],
-    backend: Backend,
-    local_size: int,
-) -> Config:
-    """The configuration to build with: `auto` -> the fastest preset that fits on all ranks, of
-    which `local_size` share this machine."""
-    if not is_auto(config.model):
-        return config
-    from launcher.memory import choose  # tracing takes a second to import
-
-    return with_preset(config, choose(config, recipe, sources, backend, local_size))
 
 
 def settled(model: Settings) -> Settings:

@@ -117,7 +117,7 @@ def absolute(path: Path) -> Path:
 
 def check_world(config: Config, job: sbatch.Job) -> None:
     """Refuse what all ranks would refuse, after a night in the queue."""
-    from launcher import wiring
+    from launcher.building import recipe_of
 
     world = job.nodes * job.ranks_per_node
     if config.backend.world not in (None, world):
@@ -125,7 +125,7 @@ def check_world(config: Config, job: sbatch.Job) -> None:
             f"backend.world={config.backend.world}, but --nodes={job.nodes} with "
             f"{job.ranks_per_node} processes each are {world}: correct one of them."
         )
-    wiring.recipe_of(config, world)
+    recipe_of(config, world)
 
 
 def check_free(run: Path) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
+from launcher.building import PRECISIONS, build
 from launcher.config import Config, ConfigError, insert, parse
 from launcher.config import build as build_config
 from launcher.failures import config_errors, memory_errors
 from launcher.progress import progress_bar
 from launcher.rundir import covers
 from launcher.sizes import fits, preprocess_of
-from launcher.wiring import PRECISIONS, build, checkpoint_at
+from launcher.wiring import checkpoint_at
 from shards.census import label_histogram
 from shards.images import check_header, decode_sample
 from shards.layouts import find_conditions

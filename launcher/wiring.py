@@ -12,7 +12,8 @@ from cluster import attempts, topology
 from cluster.heartbeat import Heart
 from cluster.signals import STOP_FILE, StopRequest, reason
 from launcher import presets, rundir, spans
-from launcher.config import Config, ConfigError, gan_module
+from launcher.building import build, micro_batch_of, recipe_of
+from launcher.config import Config, ConfigError
 from launcher.failures import config_errors, memory_errors, peer_errors
 from launcher.places import cache_of
 from launcher.sizes import check_data, preprocess_of
@@ -29,10 +30,7 @@ from trainers.compilation import compile_parts
 from trainers.ema import Ema
 from trainers.gan import GAN, Batch
 from trainers.mending import mend
-from trainers.schedule import Schedule
-from trainers.trainer import Cadence, Recipe, Trainer
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from trainers.trainer import Recipe, Trainer
 
 
 def train(config: Config) -> int:
@@ -55,7 +53,7 @@ def train(config: Config) -> int:
     heart = Heart(config.run_dir / "heartbeats", backend.rank)
     try:
         with peer_errors():
-            settled = presets.resolve(config, recipe, sources, backend, world.local_size)
+            settled = with_memory(config, recipe, sources, backend, world.local_size)
             with backend.together(), config_errors():
                 gan = build(settled)
         remedy = presets.advice(settled, micro_batch_of(recipe, world.size))
@@ -72,6 +70,21 @@ def train(config: Config) -> int:
     if backend.rank == 0:
         print(closing_words(config, why, trainer.progress.images), file=sys.stderr)
     return 0 if finished or trainer.vote.stopped_by == STOP_FILE else 128 + trainer.vote.stopped_by
+
+
+def with_memory(
+    config: Config,
+    recipe: Recipe,
+    sources: tuple[Source, ...],
+    backend: Backend,
+    local_size: int,
+) -> Config:
+    """The configuration to build with; `local_size` ranks share this machine."""
+    if not presets.is_auto(config.model):
+        return config
+    from launcher import memory  # tracing takes a second to import
+
+    return memory.resolve(config, recipe, sources, backend, local_size)
 
 
 def assemble(
@@ -162,47 +175,6 @@ def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]
     return open_sources(data.shards, layout, config.seed, domains, order, cache, began_with)
 
 
-def build(config: Config, training: bool = True) -> GAN:
-    """The GAN's networks at their seeded initialisation, equal on all ranks."""
-    torch.manual_seed(config.seed)
-    model = presets.settled(config.model)
-    return gan_module(config.gan, "config").Model(model, training=training)
-
-
-def recipe_of(config: Config, world: int) -> Recipe:
-    """The loop's numbers; refuses batches that the processes cannot share evenly."""
-    share, rest = divmod(config.batch.total, world)
-    if rest or share == 0:
-        raise ConfigError(
-            f"batch.total={config.batch.total} cannot be shared by {world} processes: choose a "
-            f"multiple (--batch.total={world}), or another number of processes."
-        )
-    micro = config.batch.micro or share
-    if share % micro:
-        raise ConfigError(
-            f"batch.micro={micro} does not divide the {share} images of each process "
-            f"(batch.total={config.batch.total} on {world} processes)."
-        )
-    if config.batch.total % config.data.order.streams:
-        raise ConfigError(
-            f"data.order.streams={config.data.order.streams} does not divide "
-            f"batch.total={config.batch.total}: choose a divisor, best a multiple of the number "
-            "of nodes."
-        )
-    optim, cadence = config.optim, config.cadence
-    return Recipe(
-        global_batch=config.batch.total,
-        num_micro=share // micro,
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
-        clip=optim.clip,
-        precision=PRECISIONS[config.precision],
-        schedule=Schedule(config.schedule.constant, config.schedule.decay),
-        cadence=Cadence(cadence.log, cadence.pictures, cadence.save),
-    )
-
-
 def stream_of(
     config: Config, sources: tuple[Source, ...], recipe: Recipe, backend: Backend
 ) -> Callable[[int], Iterator[Batch]]:
@@ -230,11 +202,6 @@ def stream_of(
         )
 
     return stream
-
-
-def micro_batch_of(recipe: Recipe, world: int) -> int:
-    """Images that a rank handles at a time."""
-    return recipe.global_batch // world // recipe.num_micro
 
 
 def start_from(gan: GAN, source: Path, report: bool) -> None:

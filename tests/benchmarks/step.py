@@ -26,9 +26,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from launcher import config as configuration
+from launcher.building import build, recipe_of
 from launcher.config import Config
 from launcher.spans import resolve
-from launcher.wiring import build, recipe_of
 from nets.perceptual import Vgg
 from nets.remat import PRESETS
 from shards.processes import keep_freed_memory

@@ -6,7 +6,7 @@ import pytest
 
 from cluster.links import Link, ring_seconds
 from launcher import config as configuration
-from launcher.wiring import build
+from launcher.building import build
 from tests.benchmarks.scaling import MESSAGES, SLIM, as_table, compared, fitted
 
 TINY = {"model.ngf": "2", "model.ndf": "2", "model.num_blocks": "1"}

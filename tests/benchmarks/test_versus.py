@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from launcher import config as configuration
-from launcher.wiring import build
+from launcher.building import build
 from tests.benchmarks import baseline
 from tests.launcher.sample import ROOT, environment
 

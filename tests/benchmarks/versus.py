@@ -21,9 +21,9 @@ from pathlib import Path
 import yaml
 
 from launcher import config as configuration
+from launcher.building import PRECISIONS
 from launcher.config import Config
 from launcher.tables import table
-from launcher.wiring import PRECISIONS
 from tests.benchmarks import baseline
 from tests.benchmarks.race import Options, Row, Runner, Step, configured, parsed, race
 from tests.benchmarks.step import made_up, step_of

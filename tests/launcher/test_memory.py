@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from launcher import presets, wiring
+from launcher.building import build, recipe_of
 from launcher.cards import GIB
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
@@ -108,10 +109,10 @@ def chosen_by(recipe: Path, budgets: list[list[float]]) -> list[str]:
     backend, words = open_backend(2, 60), []
     for row in budgets:
         config = load(str(recipe), {"backend.memory_gib": str(row[backend.rank])})
-        numbers, sources = wiring.recipe_of(config, 2), wiring.sources_of(config)
+        numbers, sources = recipe_of(config, 2), wiring.sources_of(config)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             try:
-                settled = presets.resolve(config, numbers, sources, backend, local_size=2)
+                settled = wiring.with_memory(config, numbers, sources, backend, local_size=2)
                 words.append(settled.model.memory)
             except (ConfigError, TrainingError) as error:
                 words.append(f"{type(error).__name__}: {error}")
@@ -149,7 +150,7 @@ def test_a_run_chooses_anew_whenever_it_starts(recipe: Path) -> None:
         assert chosen_in(printed) == chosen
     for config in (yaml.safe_load((run / "config.yaml").read_text()), find(run).config):
         assert config["model"]["memory"] == "auto" and config["schedule"]["constant"] == 6
-    translated = wiring.build(load(str(run / "config.yaml")), training=False)
+    translated = build(load(str(run / "config.yaml")), training=False)
     assert translated.config.memory == "none"
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from launcher import rundir, wiring
+from launcher.building import recipe_of
 from launcher.config import Config, ConfigError, load
 from launcher.failures import memory_errors
 from shards.draws import Substitution
@@ -37,7 +38,7 @@ def windowed(folder: Path, **changes: object) -> Config:
 
 def test_streams_must_divide_the_global_batch(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="data.order.streams=5 does not divide batch.total=12"):
-        wiring.recipe_of(windowed(tmp_path, **{"data.order.streams": 5}), world=2)
+        recipe_of(windowed(tmp_path, **{"data.order.streams": 5}), world=2)
 
 
 @pytest.mark.parametrize(
