@@ -59,3 +59,5 @@ def test_both_phases_run_compiled() -> None:
             with only(gan, phase):
                 total, _, _ = Player(gan, phase)(batch, {})
                 total.backward()
+            trained = [p.grad for p in gan.nets[phase.name].parameters()]
+            assert all(grad is not None and grad.isfinite().all() for grad in trained)
