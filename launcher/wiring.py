@@ -53,7 +53,11 @@ def train(config: Config) -> int:
     heart = Heart(config.run_dir / "heartbeats", backend.rank)
     try:
         with peer_errors():
-            settled = with_memory(config, recipe, sources, backend, world.local_size)
+            settled = config
+            if presets.is_auto(config.model):
+                from launcher import memory  # tracing takes a second to import
+
+                settled = memory.resolve(config, recipe, sources, backend, world.local_size)
             with backend.together(), config_errors():
                 gan = build(settled)
         remedy = presets.advice(settled, micro_batch_of(recipe, world.size))
@@ -70,21 +74,6 @@ def train(config: Config) -> int:
     if backend.rank == 0:
         print(closing_words(config, why, trainer.progress.images), file=sys.stderr)
     return 0 if finished or trainer.vote.stopped_by == STOP_FILE else 128 + trainer.vote.stopped_by
-
-
-def with_memory(
-    config: Config,
-    recipe: Recipe,
-    sources: tuple[Source, ...],
-    backend: Backend,
-    local_size: int,
-) -> Config:
-    """The configuration to build with; `local_size` ranks share this machine."""
-    if not presets.is_auto(config.model):
-        return config
-    from launcher import memory  # tracing takes a second to import
-
-    return memory.resolve(config, recipe, sources, backend, local_size)
 
 
 def assemble(

@@ -223,16 +223,8 @@ class Replicated(Distributed):
         self.travels_as = travels_as
         self.overlap = overlap
 
-    def seat(
-        self,
-        phase: Phase,
-        player: Player,
-        parameters: dict[str, nn.Parameter],
-        make_optimizer: MakeOptimizer,
-        scaler: torch.amp.GradScaler,
-        moments: Moments,
-    ) -> Seat:
-        seat = super().seat(phase, player, parameters, make_optimizer, scaler, moments)
+    def seat(self, *parts: Any) -> Seat:
+        seat = super().seat(*parts)
         if self.overlap or self.travels_as is not None:
             seat.reduction = Reduction(seat.player, self.travels_as)
         return seat

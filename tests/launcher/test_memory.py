@@ -14,7 +14,7 @@ from launcher.building import build, recipe_of
 from launcher.cards import GIB
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
-from launcher.memory import FACTOR, FIXED, Work, fastest, held_by_backend, needed, report
+from launcher.memory import FACTOR, FIXED, Work, fastest, held_by_backend, needed, report, resolve
 from tests import gang
 from tests.launcher.sample import make_source, organza, write_recipe
 from trainers.checkpoint import find
@@ -112,7 +112,7 @@ def chosen_by(recipe: Path, budgets: list[list[float]]) -> list[str]:
         numbers, sources = recipe_of(config, 2), wiring.sources_of(config)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             try:
-                settled = wiring.with_memory(config, numbers, sources, backend, local_size=2)
+                settled = resolve(config, numbers, sources, backend, local_size=2)
                 words.append(settled.model.memory)
             except (ConfigError, TrainingError) as error:
                 words.append(f"{type(error).__name__}: {error}")
