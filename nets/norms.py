@@ -11,6 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets import precise
+
 Norm = Literal["instance", "batch", "sync-batch", "none"]
 
 
@@ -27,7 +29,7 @@ def conv_bias(norm: Norm) -> bool:
 def build_norm(norm: Norm, channels: int) -> nn.Module:
     """[N, channels, H, W] -> the same; both batch norms have the same state-dict keys."""
     if norm == "batch":
-        return nn.BatchNorm2d(channels)
+        return BatchNorm(channels)
     if norm == "sync-batch":
         return SyncBatchNorm(channels)
     return InstanceNorm() if norm == "instance" else nn.Identity()
@@ -41,16 +43,38 @@ class InstanceNorm(nn.Module):
     function and does neither.
     """
 
+    eps = 1e-5
+
     def forward(self, x: Tensor, activation: nn.Module | None = None) -> Tensor:
-        if len(x) == 1:
-            x = F.batch_norm(x, None, None, training=True)
-        else:
-            samples = (F.batch_norm(s, None, None, training=True) for s in x.split(1))
-            x = torch.cat(list(samples))
+        x = self._normalised(x)
         return x if activation is None else activation(x)
 
+    def _normalised(self, x: Tensor) -> Tensor:
+        if precise.needed(x):
+            return precise.normalise(x, self.eps, by_sample=True)[0]
+        samples = [F.batch_norm(s, None, None, training=True, eps=self.eps) for s in x.split(1)]
+        return samples[0] if len(samples) == 1 else torch.cat(samples)
 
-class SyncBatchNorm(nn.BatchNorm2d):
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batch of this process, as torch's but for the precision of its sums."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and precise.needed(x)):
+            return super().forward(x)
+        out, mean, variance = precise.normalise(x, self.eps, False, self.weight, self.bias)
+        if self.track_running_stats:
+            count = x[:, 0].numel()
+            self._track(mean[0], variance[0] * count / (count - 1))
+        return out
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+class SyncBatchNorm(BatchNorm):
     """Batch norm over the batch of all processes; without a process group, and in eval mode, plain.
 
     torch's own on GPUs, which share this module's state. It refuses the CPU, and DDP refuses every
@@ -68,23 +92,20 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return nn.SyncBatchNorm.convert_sync_batchnorm(self)(x)
 
     def _by_sums(self, x: Tensor) -> Tensor:
-        # Statistics are taken in float32 at least, as torch does.
-        precise = x.to(torch.promote_types(x.dtype, torch.float32))
-        sums = torch.cat([precise.sum((0, 2, 3)), precise.new_tensor([x[:, 0].numel()])])
+        # Sums over whole pictures are taken in float64: float32 would lose digits of the mean.
+        kind = torch.promote_types(x.dtype, torch.float32)
+        sums = x.sum((0, 2, 3), dtype=torch.float64)
+        sums = torch.cat([sums, sums.new_tensor([x[:, 0].numel()])])
         sums, count = _SumOverProcesses.apply(sums).tensor_split([self.num_features])
         count = count.detach()
         mean = sums / count
-        centred = precise - mean[:, None, None]
-        variance = _SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        centred = x.to(kind) - mean.to(kind)[:, None, None]
+        squares = centred.square().sum((0, 2, 3), dtype=torch.float64)
+        variance = _SumOverProcesses.apply(squares) / count
         if self.track_running_stats:
             self._track(mean.detach(), variance.detach() * count / (count - 1))
-        scale = self.weight * (variance + self.eps).rsqrt()
+        scale = (self.weight * (variance + self.eps).rsqrt()).to(kind)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
-
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
 class _SumOverProcesses(torch.autograd.Function):
