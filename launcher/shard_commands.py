@@ -46,14 +46,15 @@ class ShardCommands:
         folder = local_folder("dali", "--out", out) if out else None
         return Plan(lambda: interchange.dali(shards, folder))
 
-    def stats(self, shards: str, picture: str = "") -> Plan:
+    def stats(self, shards: str, out: str = "") -> Plan:
         """What a set holds, what of it may hurt training, and a picture of some of its samples.
 
         Args:
             shards: folder made by `pack` or `index`, or its URL: a set, or several domains.
-            picture: PNG file for the samples, label and instance maps in colours; by default
-                NAME-samples.png in the current folder.
+            out: PNG file or folder for the samples, label and instance maps in colours; by
+                default NAME-samples.png beside the set.
         """
         from launcher import statistics
 
-        return Plan(lambda: statistics.stats(shards, Path(picture) if picture else None))
+        picture = local_folder("stats", "--out", out) if out else None
+        return Plan(lambda: statistics.stats(shards, picture))

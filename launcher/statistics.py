@@ -9,6 +9,7 @@ from launcher.config import ConfigError
 from launcher.packing import conversion_lines
 from launcher.tables import table
 from shards.index import ShardSet, open_all
+from shards.made_pictures import check_replaceable, save
 from shards.records import size_text
 
 RARE = 1e-4
@@ -19,11 +20,11 @@ MAX_ID = 255
 """Of 8-bit label maps; by custom, pixels that were not labelled."""
 
 
-def stats(location: str, picture: Path | None) -> None:
-    """Print a table for each set at `location`, and write the contact sheet of all."""
-    picture = picture or Path(f"{Path(location).resolve().name}-samples.png")
-    if picture.suffix != ".png":
-        raise ConfigError(f"stats: --picture={picture} must end in .png.")
+def stats(location: str, out: Path | None) -> None:
+    """Print a table for each set at `location`, and write the contact sheet of all to `out`, a PNG
+    file or a folder; None: beside the set."""
+    picture = picture_of(location, out)
+    check_replaceable([picture])
     sets = open_all(location)
     for name, shard_set in sets.items():
         attention = [("attention", sentence) for sentence in concerns(shard_set)]
@@ -33,8 +34,21 @@ def stats(location: str, picture: Path | None) -> None:
         print()
     from launcher.contact_sheet import contact_sheet
 
-    contact_sheet(list(sets.values())).save(picture)
+    save(contact_sheet(list(sets.values())), picture)
     print(f"Samples: {picture}")
+
+
+def picture_of(location: str, out: Path | None) -> Path:
+    """Where the contact sheet goes."""
+    if out is None and "://" in location:
+        raise ConfigError(f"stats: {location} is a URL: choose a place with --out=FILE.png.")
+    place = Path(location).resolve()
+    out = out or place.parent
+    if out.is_dir():
+        return out / f"{place.name}-samples.png"
+    if out.suffix != ".png":
+        raise ConfigError(f"stats: --out={out} is no folder, so it must end in .png.")
+    return out
 
 
 def facts(shard_set: ShardSet) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from launcher.building import PRECISIONS, build
 from launcher.config import Config, ConfigError, insert, parse
@@ -19,7 +21,9 @@ from launcher.wiring import checkpoint_at
 from shards.census import label_histogram
 from shards.images import check_header, decode_sample
 from shards.layouts import find_conditions
+from shards.made_pictures import check_replaceable, save
 from shards.records import DataError, Record, check_label_ids
+from shards.source_files import dotted_key
 from shards.stream import collate
 from trainers.checkpoint import Checkpoint, load_weights
 from trainers.gan import GAN, Batch
@@ -46,10 +50,11 @@ def translate(
         gan = build(config, training=False)
     load_generator(gan, stored, ema)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    conditions = Conditions(config, source, split, layout, direction)
+    conditions = Conditions(config, source, out, split, layout, direction)
     bar, move = progress_bar("translating")
     with bar, memory_errors("translate smaller images, or on another GPU."):
-        translate_all(gan.to(device), conditions, out, PRECISIONS[config.precision], move)
+        precision = PRECISIONS[config.precision]
+        translate_all(gan.to(device), conditions, conditions.write, precision, move)
     print(f"{out}: {len(conditions)} pictures by {stored.path}")
 
 
@@ -62,9 +67,12 @@ def load_generator(gan: GAN, stored: Checkpoint, ema: bool) -> None:
 
 
 class Conditions:
-    """The conditions of a source folder: (key, raw batch of one), brought to size, uncropped."""
+    """The conditions of a source folder: (key, raw batch of one), brought to size, uncropped; and
+    where their translations go."""
 
-    def __init__(self, config: Config, source: Path, split: str, layout: str, direction: str):
+    def __init__(
+        self, config: Config, source: Path, out: Path, split: str, layout: str, direction: str
+    ):
         self.needs = config.model.needs
         self.preprocess = preprocess_of(config).uncropped()
         self.member = member_of(config, direction)
@@ -82,6 +90,9 @@ class Conditions:
                 f"{source} holds no {split}_inst, but the checkpoint uses instance maps: add them."
             )
         self.records = records
+        self.results = {record.key: out / result_name(record) for record in records}
+        files = [path for record in records for path in record.files.values()]
+        check_replaceable(self.results.values(), files)
         for record in records:  # all of them before the first is translated
             self._check(record)
 
@@ -91,6 +102,10 @@ class Conditions:
     def __iter__(self) -> Iterator[tuple[str, Batch]]:
         for record in self.records:
             yield record.key, self._read(record)
+
+    def write(self, key: str, picture: Tensor) -> None:
+        """picture: uint8 [3, H, W], the translation of the condition `key`."""
+        save(Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()), self.results[key])
 
     def _check(self, record: Record) -> None:
         for member, path in record.files.items():
@@ -120,6 +135,12 @@ class Conditions:
             used = label_histogram(pixels["label"])
             check_label_ids(used, self.needs.num_labels, names["label"])
         return collate([self.preprocess.apply(pixels, 0, record.key)], [record.key])
+
+
+def result_name(record: Record) -> str:
+    """As the file that is translated is called, with its dots, which a key cannot have."""
+    first = next(iter(record.files.values()))
+    return f"{dotted_key(record.key, first)}.png"
 
 
 def member_of(config: Config, direction: str) -> str:

@@ -88,6 +88,15 @@ def path_key(path: Path, folder: Path) -> str:
     return _checked_key(path.relative_to(folder).with_suffix("").as_posix(), path)
 
 
+def dotted_key(key: str, path: Path) -> str:
+    """The key of a file with the dots that its name has, for results that are called like it."""
+    *folders, name = key.split("/")
+    for stem in (path.stem, *(path.stem.removesuffix(ending) for ending in CITYSCAPES_ENDINGS)):
+        if stem.replace(".", "_") == name:
+            return "/".join([*folders, stem])
+    return key
+
+
 def _regular_file(source: Path, path: Path) -> Path:
     if path.is_symlink():
         check_contained(source, path)

@@ -15,6 +15,7 @@ from launcher.contact_sheet import CELL, GAP, contact_sheet
 from launcher.statistics import concerns, facts, label_concerns, label_rows, stats
 from shards.index import ShardSet, open_all, open_shards
 from shards.pack import pack
+from shards.records import DataError
 from tests.launcher.sample import organza
 from tests.shards.foreign import street_tars
 from tests.shards.sources import domain_source, encoded, save
@@ -94,7 +95,7 @@ def test_tars_of_others_from_index_to_picture(tmp_path: Path, capsys) -> None:
     assert "The same index was there already." in capsys.readouterr().out
     run(commands.dali(tars))
     assert (tmp_path / "tars/train-0001.idx").exists()
-    run(commands.stats(tars, picture=str(tmp_path / "samples.png")))
+    run(commands.stats(tars, out=str(tmp_path / "samples.png")))
     assert "6 jpg; " in capsys.readouterr().out
     assert Image.open(tmp_path / "samples.png").width == 2 * CELL + GAP
     assert open_shards(tars).num_samples == 6
@@ -104,10 +105,25 @@ def run(plan: Plan) -> None:
     plan._run()
 
 
-def test_the_picture_lies_where_the_user_is(streets, tmp_path, monkeypatch) -> None:
+def test_the_picture_lies_beside_the_set_or_where_it_is_asked_for(
+    streets, tmp_path, monkeypatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    stats(str(streets.store), None)
+    packed = Path(str(streets.store))
+    stats(str(packed), None)
+    (packed.parent / "set-samples.png").unlink()
+    stats(str(packed), tmp_path)
+    stats(str(packed), tmp_path)  # its own it may replace
     assert [path.name for path in tmp_path.iterdir()] == ["set-samples.png"]
+
+
+def test_a_picture_of_the_user_is_not_replaced(streets, tmp_path) -> None:
+    drawn = tmp_path / "set-samples.png"
+    Image.new("RGB", (4, 4)).save(drawn)
+    before = drawn.read_bytes()
+    with pytest.raises(DataError, match="set-samples.png is there already and was not made"):
+        stats(str(streets.store), tmp_path)
+    assert drawn.read_bytes() == before
 
 
 def test_mistakes_are_sentences() -> None:
@@ -115,5 +131,5 @@ def test_mistakes_are_sentences() -> None:
         Commands().index("tars", members="jpg")
     with pytest.raises(ConfigError, match="--members=a=jpg,a=png names one twice"):
         Commands().index("tars", members="a=jpg,a=png")
-    with pytest.raises(ConfigError, match="--picture=a.jpg must end in .png"):
+    with pytest.raises(ConfigError, match="--out=a.jpg is no folder, so it must end in .png"):
         stats("tars", Path("a.jpg"))

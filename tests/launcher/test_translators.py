@@ -129,6 +129,46 @@ def test_folders_of_any_size_keep_it_when_asked(runs: Path, tmp_path: Path) -> N
     assert Image.open(tmp_path / "p" / "big.png").size == (60, 44)
 
 
+@pytest.mark.parametrize("way", ["itself", "link to it", "links to the pictures", "labels", "jpg"])
+def test_no_file_of_the_user_is_replaced(runs: Path, tmp_path: Path, way: str) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    fill(mine, 2, size=(48, 48))
+    if way == "itself":
+        out = mine
+    elif way == "link to it":
+        out.symlink_to(mine)
+    elif way == "links to the pictures":
+        out.mkdir()
+        (out / "01.png").symlink_to(mine / "01.png")
+    elif way == "labels":
+        fill(out, 2)
+    else:
+        Image.open(mine / "01.png").save(mine / "02.jpg")
+        (mine / "00.png").unlink(), (mine / "01.png").unlink()
+        out = mine
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match="choose another folder for the results"):
+        translated(runs / "cyclegan", mine, out)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_results_may_be_made_again_but_not_from_themselves(runs: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "mine", 1)
+    long = f"{'x' * 230}.v1.2"
+    (tmp_path / "mine" / "00.png").rename(tmp_path / "mine" / f"{long}.png")
+    out = tmp_path / "out"
+    for _ in range(2):
+        translated(runs / "cyclegan", tmp_path / "mine", out)
+    assert [path.name for path in out.iterdir()] == [f"{long}.png"]  # its dots too
+    with pytest.raises(DataError, match="would lie among the pictures"):
+        translated(runs / "cyclegan", out, out)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "1.png").hardlink_to(out / f"{long}.png")
+    (out / f"{long}.png").rename(out / "1.png")
+    with pytest.raises(DataError, match="is another name of a picture"):
+        translated(runs / "cyclegan", out, tmp_path / "linked")
+
+
 def test_nothing_is_translated_before_all_files_are_known_to_fit(
     runs: Path, tmp_path: Path
 ) -> None:
