@@ -9,7 +9,10 @@ from launcher.config import Config, ConfigError, gan_module
 from trainers.gan import GAN
 from trainers.schedule import Schedule
 from trainers.trainer import Cadence, Recipe
+from trainers.weights import shapes_alone
 
+MOST_PARAMETERS = 2 * 10**9
+"""Ten times the largest network of the papers."""
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -18,6 +21,22 @@ def build(config: Config, training: bool = True) -> GAN:
     torch.manual_seed(config.seed)
     model = presets.settled(config.model)
     return gan_module(config.gan, "config").Model(model, training=training)
+
+
+def check_networks(config: Config) -> None:
+    """Refuse networks that nobody means, before they are built."""
+    with torch.device("meta"), shapes_alone():
+        gan = build(config)
+    number = sum(parameter.numel() for parameter in gan.nets.parameters())
+    if number > MOST_PARAMETERS:
+        sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.nets.items()}
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ConfigError(
+            f"The networks have {number / 1e9:.1f} thousand million parameters, {largest} alone "
+            f"{sizes[largest] / 1e9:.1f}: {number * 16 / 2**30:.0f} GiB with gradients and "
+            "moments. Widths double with each halving: lower num_downsamples, ngf or ndf below "
+            "`model`."
+        )
 
 
 def recipe_of(config: Config, world: int) -> Recipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,25 +11,13 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
-from launcher.hints import hint, messages
+from launcher import yaml_files
+from launcher.hints import hint, messages, section_of
 from launcher.places import Location, NodeCache
 from shards import augment, order
-from trainers.settings import Settings, Span
+from trainers.settings import Settings, Span, without_other_kinds
 
 RECIPES = Path(__file__).parent / "configs"
-
-
-class Loader(yaml.SafeLoader):
-    """Reads true and false alone as booleans, as YAML 1.2 does: a folder may be called `no`."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":bool")]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-BOOLEAN = re.compile("true|True|TRUE|false|False|FALSE")
-Loader.add_implicit_resolver("tag:yaml.org,2002:bool", BOOLEAN, list("tTfF"))
 
 
 class ConfigError(Exception):
@@ -219,14 +206,32 @@ def load(recipe: str, overrides: Mapping[str, str] | None = None) -> Config:
     """A recipe (a YAML file, or the name of one in launcher/configs) with dotted overrides."""
     path = recipe_path(recipe)
     try:
-        tree = yaml.load(path.read_text(), Loader)
+        tree = yaml_files.read(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must be a YAML mapping with a key `gan`.")
-    for option, text in (overrides or {}).items():
-        insert(tree, option, parse(text))
+    given = {option: parse(text) for option, text in (overrides or {}).items()}
+    for option, value in given.items():
+        if option.startswith("model.") and option.endswith(".kind"):
+            forget_other_kinds(tree, option, value, str(path))
+    for option, value in given.items():
+        insert(tree, option, value)
     return build(tree, str(path))
+
+
+def forget_other_kinds(tree: dict[str, Any], option: str, kind: Any, source: str) -> None:
+    """Drop what a recipe says of the network that `option` replaces by one of another kind."""
+    _, *path, _ = option.split(".")
+    section, settings = tree.get("model"), gan_module(tree.get("gan"), source).Config
+    for name in path[:-1]:
+        section = section.get(name) if isinstance(section, dict) else None
+    try:
+        settings = section_of(settings, tuple(path))
+    except (KeyError, AttributeError):
+        return  # no such section: told when the whole is built
+    if isinstance(section, dict) and path:
+        section[path[-1]] = without_other_kinds(settings, section.get(path[-1]), kind)
 
 
 def build(tree: dict[str, Any], source: str) -> Config:
@@ -273,7 +278,7 @@ def parse(text: str) -> Any:
     """Override text -> value; numbers and booleans are left to the field's type."""
     if text in ("null", "None") or text[:1] in ("[", "{"):
         try:
-            return None if text == "None" else yaml.load(text, Loader)
+            return None if text == "None" else yaml_files.read(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"{text!r} cannot be read as a YAML value: {error}") from error
     return text

@@ -13,7 +13,7 @@ from pathlib import Path
 from cluster import heartbeat
 from cluster.topology import World, topology
 from launcher import observing, spans, wiring
-from launcher.building import micro_batch_of, recipe_of
+from launcher.building import check_networks, micro_batch_of, recipe_of
 from launcher.config import Config
 from launcher.failures import config_errors
 from launcher.findings import Finding
@@ -35,6 +35,7 @@ def data(config: Config) -> Iterator[Finding]:
     """Shards that fit manifest and recipe, and what this machine needs to feed them."""
     world = topology().world
     with config_errors():
+        check_networks(config)
         sources = wiring.sources_of(config)
         number = epoch_size(sources)
         resolved = spans.resolve(config, number)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from launcher import memory, spans
-from launcher.building import micro_batch_of, recipe_of
+from launcher.building import check_networks, micro_batch_of, recipe_of
 from launcher.cards import GIB, Card, cards_of
 from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
@@ -45,6 +45,7 @@ def plan(
             f"plan: --world={fleet.num_gpus}, but backend.world={config.backend.world} lets no "
             "other number of processes train: correct one of them."
         )
+    check_networks(config)
     data = expected_data(config, size, images)
     config = spans.resolve(config, data.num_images)
     numbers = recipe_of(config, fleet.num_gpus)

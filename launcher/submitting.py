@@ -117,7 +117,7 @@ def absolute(path: Path) -> Path:
 
 def check_world(config: Config, job: sbatch.Job) -> None:
     """Refuse what all ranks would refuse, after a night in the queue."""
-    from launcher.building import recipe_of
+    from launcher.building import check_networks, recipe_of
 
     world = job.nodes * job.ranks_per_node
     if config.backend.world not in (None, world):
@@ -126,6 +126,7 @@ def check_world(config: Config, job: sbatch.Job) -> None:
             f"{job.ranks_per_node} processes each are {world}: correct one of them."
         )
     recipe_of(config, world)
+    check_networks(config)
 
 
 def check_free(run: Path) -> None:

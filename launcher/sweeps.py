@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from launcher import yaml_files
 from launcher.config import ConfigError
 
 MOST = 1000
@@ -24,7 +25,7 @@ def read(option: str) -> tuple[dict[str, list[str]], str]:
     name, sign, limit = option.partition("%")
     path = Path(name).expanduser()
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml_files.read(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"submit: --array={name} must be a YAML file with the options of a sweep: {error}"

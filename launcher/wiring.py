@@ -12,7 +12,7 @@ from cluster import attempts, topology
 from cluster.heartbeat import Heart
 from cluster.signals import STOP_FILE, StopRequest, reason
 from launcher import presets, rundir, spans
-from launcher.building import build, micro_batch_of, recipe_of
+from launcher.building import build, check_networks, micro_batch_of, recipe_of
 from launcher.config import Config, ConfigError
 from launcher.failures import config_errors, memory_errors, peer_errors
 from launcher.places import cache_of
@@ -37,6 +37,7 @@ def train(config: Config) -> int:
     """Run a recipe to its end, or until a signal; the exit status."""
     stop = StopRequest().install()
     with config_errors():
+        check_networks(config)
         world = expected_world(config)
         cache = cache_of(config.data.cache, topology.topology().num_nodes)
         sources = sources_of(config, cache)

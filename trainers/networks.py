@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -19,8 +19,26 @@ from nets.unet import UnetGenerator
 from trainers.settings import Settings
 
 
+def check_kind(settings: Settings, section: str) -> None:
+    """ValueError for an option that only another kind of network understands."""
+    kind, fields = settings.kind, type(settings).model_fields
+    foreign = {name for own in settings.kinds.values() for name in own} - {*settings.kinds[kind]}
+    for name in sorted(foreign):
+        if getattr(settings, name) != fields[name].default:
+            raise ValueError(
+                f"`{section}.{name}` is {getattr(settings, name)!r}, but {section}.kind={kind} has "
+                "no such option: leave it out"
+            )
+
+
 class Generator(Settings):
     """Options under `model.generator`."""
+
+    kinds: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "resnet": ("num_downsamples", "num_blocks"),
+        "unet": ("num_downsamples",),
+        "encoder-decoder": ("num_downsamples",),
+    }
 
     kind: Literal["resnet", "unet", "encoder-decoder"] = "resnet"
     """resnet (Johnson et al.), unet, or encoder-decoder: the U-Net without its skips."""
@@ -39,6 +57,11 @@ class Generator(Settings):
     pad: bool = False
     """Repeat the border of images whose sides a U-Net cannot halve so often, and cut the result;
     otherwise they are refused. A resnet always does."""
+
+    @model_validator(mode="after")
+    def _options_are_of_this_kind(self) -> Generator:
+        check_kind(self, "model.generator")
+        return self
 
     @model_validator(mode="after")
     def _dropout_has_a_place(self) -> Generator:
@@ -78,6 +101,8 @@ class Generator(Settings):
 class Discriminator(Settings):
     """Options under `model.discriminator`."""
 
+    kinds: ClassVar[Mapping[str, tuple[str, ...]]] = {"patch": ("num_layers",), "pixel": ()}
+
     kind: Literal["patch", "pixel"] = "patch"
     """patch: judges overlapping patches; pixel: every pixel by itself."""
     ndf: int = Field(64, ge=1)
@@ -85,6 +110,11 @@ class Discriminator(Settings):
     num_layers: int = Field(3, ge=1, le=6)
     """Depth of patch: 1 sees patches of 16 pixels, 3 of 70, 5 and 6 (ImageGAN) of 286 and 574."""
     norm: Norm = "instance"
+
+    @model_validator(mode="after")
+    def _options_are_of_this_kind(self) -> Discriminator:
+        check_kind(self, "model.discriminator")
+        return self
 
     @property
     def min_side(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -13,9 +14,23 @@ class Settings(BaseModel):
 
     The line of text under a field is its help."""
 
+    kinds: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Of a section with an option `kind`: by kind, the options that it alone understands, or in a
+    way of its own."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True
     )
+
+
+def without_other_kinds(settings: type[Settings], section: Any, kind: Any) -> Any:
+    """A section of a recipe without the options that its kind has, if `kind` is another one: they
+    were chosen for that. `section`: the mapping as it was read, or whatever else was."""
+    if not isinstance(section, dict) or not settings.kinds:
+        return section
+    before = section.get("kind", settings.model_fields["kind"].default)
+    own, other = settings.kinds.get(before, ()), settings.kinds.get(kind, ())
+    return section if own == other else {k: v for k, v in section.items() if k not in own}
 
 
 def _span(value: Any) -> int | str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launcher import cli, config, spans
+from launcher import building, cli, config, spans, yaml_files
 from launcher.config import ConfigError
 
 MINIMAL = {
@@ -186,3 +186,59 @@ def test_yaml_surprises_do_not_pass_as_values(tmp_path: Path, line: str) -> None
     else:
         with pytest.raises(ConfigError, match="optim.lr"):
             config.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {lambda_vgg: 0}\n", "`model` is given in line 4 and again in line 7"),
+        ("extra: {a: 1, a: 2}\n", "`a` is given in line 7 and again in line 7"),
+        ("extra:\n- b: 1\n  b: 1\n", "`b` is given in line 8 and again in line 9"),
+    ],
+)
+def test_what_is_given_twice_is_refused_with_both_lines(
+    recipe: str, text: str, message: str
+) -> None:
+    path = Path(recipe)
+    path.write_text(path.read_text() + text)
+    with pytest.raises(ConfigError, match=message):
+        config.load(recipe)
+
+
+def test_an_anchor_may_be_merged_often_and_overridden(tmp_path: Path) -> None:
+    text = "base: &base {a: 1}\none: &one\n  <<: *base\n  a: 2\ntwo:\n  <<: *one\n"
+    assert yaml_files.read(text)["two"] == {"a": 2}
+
+
+def test_options_of_one_kind_do_not_outlive_a_change_of_kind() -> None:
+    resnet = config.load("pix2pix", {"model.generator.kind": "resnet"}).model.generator
+    assert resnet.halvings == 2 and resnet.num_blocks == 9
+    assert resnet.norm == "batch" and resnet.dropout == 0.5  # every kind has those
+    given = {"model.generator.num_downsamples": "3", "model.generator.kind": "resnet"}
+    assert config.load("pix2pix", given).model.generator.halvings == 3
+    same = config.load("pix2pix", {"model.generator.kind": "encoder-decoder"})
+    assert same.model.generator.halvings == 8
+    assert config.load("cyclegan", {"model.generator.kind": "unet"}).model.generator.halvings == 8
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        ("cyclegan", {"generator.kind": "unet", "generator.num_blocks": "6"}, "num_blocks` is 6"),
+        ("pix2pix", {"discriminator.kind": "pixel", "discriminator.num_layers": "2"}, "layers` is"),
+        ("pix2pix", {"generatr.kind": "unet"}, "did you mean `model.generator`"),
+    ],
+)
+def test_options_of_another_kind_are_refused(
+    recipe: str, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.load(recipe, {f"model.{name}": value for name, value in options.items()})
+
+
+def test_absurd_networks_are_told_and_not_built() -> None:
+    options = {"model.generator.kind": "resnet", "model.generator.num_downsamples": "8"}
+    absurd = config.load("cyclegan", options)
+    with pytest.raises(ConfigError, match="93.4 thousand million parameters.*num_downsamples"):
+        building.check_networks(absurd)
+    building.check_networks(config.load("pix2pixhd-full"))

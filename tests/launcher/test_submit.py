@@ -90,12 +90,15 @@ def test_mistakes_are_one_sentence_and_status_2(
         ({"time": "soon"}, "The time 'soon' is not one that SLURM reads"),
         ({"run_dir": "my runs"}, "must be an absolute path without spaces"),
         ({"array": "nowhere.yaml"}, "--array=nowhere.yaml must be a YAML file"),
+        ({"array": "twice.yaml"}, "`seed` is given in line 1 and again in line 2"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_written(
-    tmp_path: Path, options: dict[str, str], message: str
+    tmp_path: Path, options: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = write_recipe(tmp_path, tmp_path / "shards")
+    tmp_path.joinpath("twice.yaml").write_text("seed: [1]\nseed: [2]\n")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=re.escape(message)):
         submitting.batch_of(str(recipe), options)
 
