@@ -9,8 +9,10 @@ from pathlib import Path
 from launcher.arguments import integers, one_of
 from launcher.config import ConfigError
 from launcher.progress import pace, progress_bar
+from shards.census import FEW_LEVELS, SHALLOW
 from shards.index import ShardSet
 from shards.photos import FORMATS, Photos
+from shards.records import KINDS
 
 
 def pack_folder(
@@ -72,12 +74,26 @@ def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
     """What reading makes of pictures that are not 8-bit RGB, by member or for the domain."""
     for member, kinds in shard_set.manifest.conversions.items():
         name = Path(str(shard_set.store)).name if shard_set.layout == "images" else member
-        (kind, count), *others = kinds.items()
+        shallow = kinds.get(SHALLOW, 0)
+        (kind, count), *others = ((k, n) for k, n in kinds.items() if k != SHALLOW)
         more = "".join(f", {other_count} are {other}" for other, other_count in others)
+        read = "upright" if KINDS[member] != "rgb" else "as upright 8-bit RGB"
         yield (
             f"{name}: {count} of {shard_set.num_samples} pictures are {kind}{more}; they are read "
-            f"as 8-bit RGB."
+            f"{read}."
         )
+        if shallow == sum(n for k, n in kinds.items() if k.startswith("16-bit") and k != SHALLOW):
+            if shallow:
+                yield attention(name, shallow)
+
+
+def attention(name: str, num_pictures: int) -> str:
+    """What is lost of pictures that do not fill their 16 bits."""
+    return (
+        f"ATTENTION, {name}: {num_pictures} 16-bit pictures use the lower part of their range "
+        f"alone, and 8 bits keep the upper half of 16: of each, fewer than {FEW_LEVELS} grey levels "
+        "are left. Scale them to the full range (0 to 65535) and pack them again."
+    )
 
 
 def pack_earth(

@@ -19,7 +19,7 @@ from launcher.rundir import covers
 from launcher.sizes import fits, preprocess_of
 from launcher.wiring import checkpoint_at
 from shards.census import label_histogram
-from shards.images import check_header, decode_sample
+from shards.images import check_header, decode_sample, is_turned
 from shards.layouts import find_conditions
 from shards.made_pictures import check_replaceable, save
 from shards.records import DataError, Record, check_label_ids
@@ -89,12 +89,15 @@ class Conditions:
             raise ConfigError(
                 f"{source} holds no {split}_inst, but the checkpoint uses instance maps: add them."
             )
+        self.turned = 0
         self.records = records
         self.results = {record.key: out / result_name(record) for record in records}
         files = [path for record in records for path in record.files.values()]
         check_replaceable(self.results.values(), files)
         for record in records:  # all of them before the first is translated
             self._check(record)
+        if self.turned:
+            print(f"{self.turned} files are turned by EXIF: they are translated upright.")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -109,7 +112,9 @@ class Conditions:
 
     def _check(self, record: Record) -> None:
         for member, path in record.files.items():
-            size = check_header(path.read_bytes(), member, str(path))
+            data = path.read_bytes()
+            size = check_header(data, member, str(path))
+            self.turned += is_turned(data, str(path))
             width, height = self.preprocess.output_size(*size)
             least = self.needs.min_side_translated
             if min(width, height) < least:

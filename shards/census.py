@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from shards.images import conversion, size_of
-from shards.records import KINDS, check_label_ids
+from shards.records import HALVES, check_label_ids
+
+FEW_LEVELS = 64
+"""Of 8 bits: a 16-bit picture that stays below it has 14 significant bits or fewer."""
+SHALLOW = "16-bit with all values below 16384"
+"""Counted beside what these pictures are: the upper 8 bits hold little of them."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,12 @@ class Census:
         """Count one sample: its files, and what they were decoded to."""
         self.sizes[size_of(next(iter(pixels.values())))] += 1
         for member, data in files.items():
-            kind = conversion(data, key) if KINDS[member] == "rgb" else None
+            kind = conversion(data, member, key)
             if kind is not None:
                 self.conversions[member, kind] += 1
+                parts = HALVES.get(member, (member,))
+                if kind.startswith("16-bit") and all(pixels[p].max() < FEW_LEVELS for p in parts):
+                    self.conversions[member, SHALLOW] += 1
         if "label" in pixels:
             self._add_labels(
                 {i: LabelUse(n, key) for i, n in label_histogram(pixels["label"]).items()}

@@ -2,20 +2,19 @@
 
 Pictures become 8-bit RGB: grey is repeated, a palette looked up, 16 bits keep their upper 8, an
 opaque alpha channel is dropped; transparency, CMYK and all else are refused. Label and instance
-maps are indices: a palette PNG gives its indices, not its colours. EXIF orientation is ignored, as
-in the original loaders.
+maps are indices: a palette PNG gives its indices, not its colours. What EXIF says is turned is
+turned upright, pictures and maps alike.
 """
 
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 
 import numpy as np
 from PIL import Image
 
+from shards.containers import BROKEN, orientation, upright, upright_size, without_texts
 from shards.records import HALVES, KINDS, DataError, size_text
 
 MAX_PIXELS = 2**26
@@ -23,7 +22,6 @@ MAX_PIXELS = 2**26
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _IDS = ("1", "L", "P")
 _WIDE_IDS = (*_IDS, "I;16", "I")
 _ID_BITS = {"label": "8-bit", "inst": "8- or 16-bit"}
@@ -51,13 +49,14 @@ def decode(data: bytes, member: str, where: str) -> np.ndarray:
     image = _open(data, where)
     try:
         image.load()
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
-    kind = KINDS[member]
+    kind, turned = KINDS[member], orientation(image, data)
     if kind == "rgb":
-        return _rgb(image, data, where)
+        _check_rgb(image, data, where)
+        return _rgb(upright(image, turned))
     _check_ids(image, data, kind, where)
-    return np.asarray(image).astype(np.uint8 if kind == "label" else np.int32)
+    return np.asarray(upright(image, turned)).astype(np.uint8 if kind == "label" else np.int32)
 
 
 def decode_sample(files: dict[str, bytes], names: dict[str, str]) -> dict[str, np.ndarray]:
@@ -86,7 +85,7 @@ def check_header(data: bytes, member: str, where: str) -> tuple[int, int]:
         _check_mode(image, where)
     else:
         _check_ids(image, data, KINDS[member], where)
-    width, height = image.size
+    width, height = upright_size(image, orientation(image, data))
     return (width // 2 if member in HALVES else width), height
 
 
@@ -95,21 +94,33 @@ def extension(data: bytes, where: str) -> str:
     return _EXTENSIONS[_open(data, where).format]
 
 
-def conversion(data: bytes, where: str) -> str | None:
-    """What a picture is before decode() makes it 8-bit RGB, or None if it is that already."""
+def conversion(data: bytes, member: str, where: str) -> str | None:
+    """What a member is before decode() makes it upright, and a picture 8-bit RGB; or None if it is
+    that already."""
     image = _open(data, where)
+    kind = _kind_of(image, data) if KINDS[member] == "rgb" else "ids"
+    if is_turned(data, where):
+        return f"{kind} turned by EXIF"
+    return None if kind in ("RGB", "ids") else kind
+
+
+def is_turned(data: bytes, where: str) -> bool:
+    """Whether decode() has to turn a file upright."""
+    return orientation(_open(data, where), data) != 1
+
+
+def _kind_of(image: Image.Image, data: bytes) -> str:
     if image.format != "PNG":
-        return _LOSSY_MODES.get(image.mode)
+        return _LOSSY_MODES.get(image.mode, "RGB")
     bit_depth, colour_type = _png_header(data)
-    kind = ("16-bit " if bit_depth == 16 else "") + _PNG_COLOURS[colour_type]
-    return None if kind == "RGB" else kind
+    return ("16-bit " if bit_depth == 16 else "") + _PNG_COLOURS[colour_type]
 
 
 def check_checksums(data: bytes, where: str) -> None:
     """Raise DataError if a PNG contradicts its own checksums, which decoding does not check."""
     try:
         _open(data, where).verify()
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{where} is corrupt ({error}): replace the file") from error
 
 
@@ -122,14 +133,14 @@ def _open(data: bytes, where: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large images, refused below, and about EXIF
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(io.BytesIO(without_texts(data)), formats=_FORMATS)
     except Image.UnidentifiedImageError as error:
         known = data.startswith(_MAGIC) or data[8:12] == b"WEBP"
         state = "truncated or corrupt" if known else "not a PNG, JPEG or WebP image"
         raise DataError(f"{where} is {state}: replace or remove the file") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{where}: {error}; at most {MAX_PIXELS} pixels are accepted") from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
     if image.format == "PNG" and data[12:16] != b"IHDR":  # decoders forgive it; we read the header
         raise DataError(f"{where} is corrupt (it does not start with IHDR): replace the file")
@@ -154,7 +165,8 @@ def _halves(array: np.ndarray, member: str, where: str) -> dict[str, np.ndarray]
     return {left: array[:, :half], right: array[:, half:]}
 
 
-def _rgb(image: Image.Image, data: bytes, where: str) -> np.ndarray:
+def _check_rgb(image: Image.Image, data: bytes, where: str) -> None:
+    """DataError for a picture that has no one 8-bit RGB form."""
     _check_mode(image, where)
     if "transparency" in image.info and _png_header(data)[0] == 16:
         # The decoder compares the colour with pixels that it has cut to 8 bits.
@@ -166,6 +178,9 @@ def _rgb(image: Image.Image, data: bytes, where: str) -> np.ndarray:
                 f"{where} has {int((alpha < 255).sum())} transparent pixels: flatten it over a "
                 f"background colour"
             )
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("I;16", "I"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

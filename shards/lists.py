@@ -1,4 +1,5 @@
-"""A list of files -> records: a CSV table with a header, or JSON objects line by line.
+"""A list of files -> records: a CSV table with a header (its columns parted by commas, semicolons or
+tabs), or JSON objects line by line.
 
 Its columns are the members of one layout (label, inst, image | a, b | ab | image), paths relative
 to the list's folder; optionally `key` and `split`. All lines have the same columns.
@@ -10,10 +11,10 @@ import csv
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from shards.records import KINDS, LAYOUTS, DataError, Record, fits
-from shards.source_files import check_contained, check_regular, path_key
+from shards.source_files import check_contained, check_regular, normal_key, path_key
 
 _SUFFIXES = (".csv", ".jsonl")
 _OTHER_COLUMNS = ("key", "split")
@@ -84,7 +85,7 @@ def _rows(file: Path) -> Iterator[Row]:
 
 def _csv_rows(file: Path) -> Iterator[Row]:
     with open(file, encoding="utf-8-sig", newline="") as text:  # spreadsheets begin with a mark
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(text, strict=True, delimiter=delimiter(text))
         try:
             header = next(reader, [])
             if len(set(header)) < len(header):
@@ -100,8 +101,15 @@ def _csv_rows(file: Path) -> Iterator[Row]:
             raise DataError(f"{file}, line {reader.line_num} is broken: {error}") from error
 
 
+def delimiter(text: TextIO) -> str:
+    """What parts the columns of the header: a comma, or what spreadsheets write in its place."""
+    header = text.readline()
+    text.seek(0)
+    return next((sign for sign in (",", ";", "\t") if sign in header), ",")
+
+
 def _json_rows(file: Path) -> Iterator[Row]:
-    with open(file, encoding="utf-8") as text:
+    with open(file, encoding="utf-8-sig") as text:
         for line, content in enumerate(text, 1):
             if not content.strip():
                 continue
@@ -156,7 +164,7 @@ def _record(folder: Path, row: dict[str, str], members: list[str], where: str) -
     key = row.get("key") or path_key(files[members[0]], folder)
     if not all(key.split("/")):
         raise DataError(f"{where}: the key {key!r} has an empty part: give a relative name")
-    return Record(key.replace(".", "_"), files)
+    return Record(normal_key(key), files)
 
 
 def _listed_file(folder: Path, name: str, where: str) -> Path:

@@ -1,12 +1,13 @@
 """The image files below a source folder, found without following links out of it, and their keys.
 
-A key is the file's path below its folder, without extension. webdataset splits names at the first
-dot, so dots become underscores.
+A key is the file's path below its folder, without extension, its accents composed. webdataset
+splits names at the first dot, so dots become underscores.
 """
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def dotted_key(key: str, path: Path) -> str:
     """The key of a file with the dots that its name has, for results that are called like it."""
     *folders, name = key.split("/")
     for stem in (path.stem, *(path.stem.removesuffix(ending) for ending in CITYSCAPES_ENDINGS)):
-        if stem.replace(".", "_") == name:
+        if normal_key(stem) == name:
             return "/".join([*folders, stem])
     return key
 
@@ -130,8 +131,14 @@ def _key(path: Path, folder: Path, ending: str | None) -> str | None:
     return _checked_key(stem, path)
 
 
+def normal_key(text: str) -> str:
+    """A key as it is stored: without dots, and with accents composed, as Linux writes them and macOS
+    does not: names that look the same are the same."""
+    return unicodedata.normalize("NFC", text).replace(".", "_")
+
+
 def _checked_key(stem: str, path: Path) -> str:
-    key = stem.replace(".", "_")
+    key = normal_key(stem)
     if not key.isprintable():
         raise DataError(f"{str(path)!r} has unprintable characters in its name: rename it")
     return key

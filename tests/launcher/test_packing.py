@@ -29,9 +29,9 @@ def test_domains_are_packed_verified_and_their_conversions_told(tmp_path: Path) 
     assert status == 0, output
     for line in (
         f"{out}/A: 2 samples in 1 shards.",
-        "A: 2 of 2 pictures are grey; they are read as 8-bit RGB.",
+        "A: 2 of 2 pictures are grey; they are read as upright 8-bit RGB.",
         f"{out}/B: 3 samples in 1 shards.",
-        "B: 1 of 3 pictures are RGB with opaque alpha, 1 are grey; they are read as 8-bit RGB.",
+        "B: 1 of 3 pictures are RGB with opaque alpha, 1 are grey; they are read as upright 8-bit RGB.",
     ):
         assert line in output.splitlines(), output
     status, output = organza("verify", out)
@@ -42,3 +42,18 @@ def test_a_layout_that_is_not_known_names_all(tmp_path: Path) -> None:
     status, output = organza("pack", tmp_path, tmp_path / "out", "--layout=ab")
     expected = "choose auto, labels, pairs, unpaired, side-by-side, classes"
     assert status == 1 and expected in output and "Traceback" not in output, output
+
+
+def test_dark_16_bit_pictures_are_a_loud_warning(tmp_path: Path) -> None:
+    source, random = tmp_path / "source", np.random.default_rng(0)
+    for side, top in (("A", 4096), ("B", 65536)):
+        folder = source / f"train_{side}"
+        folder.mkdir(parents=True)
+        for number in range(2):
+            pixels = random.integers(0, top, (8, 8)).astype(np.uint16)
+            (folder / f"{number}.png").write_bytes(encoded(pixels))
+    status, output = organza("pack", source, tmp_path / "out", "--workers=1")
+    assert status == 0, output
+    (line,) = (line for line in output.splitlines() if "ATTENTION" in line)
+    assert line.startswith("ATTENTION, a: 2 16-bit pictures use the lower part of their range")
+    assert "a: 2 of 2 pictures are 16-bit grey; they are read" in output

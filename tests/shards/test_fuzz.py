@@ -275,7 +275,7 @@ def test_damaged_images_are_pixels_or_sentences(original):
                 lambda: decode(data, member, "F"),
                 lambda: check_header(data, member, "F"),
                 lambda: check_checksums(data, "F"),
-                lambda: conversion(data, "F"),
+                lambda: conversion(data, "a", "F"),
                 lambda: extension(data, "F"),
             ):
                 try:

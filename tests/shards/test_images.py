@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from shards import images
+from shards.containers import without_texts
 from shards.images import check_checksums, conversion, decode, decode_sample, extension
 from shards.records import DataError
 from tests.shards.sources import encoded, png
@@ -87,13 +88,13 @@ def test_every_kind_of_png_becomes_8_bit_rgb_and_says_so(case):
     pixels = decode(data, "a", "F")
     assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
     assert np.array_equal(pixels, expected.reshape(pixels.shape))
-    assert conversion(data, "F") == kind
+    assert conversion(data, "a", "F") == kind
 
 
 def test_jpegs_are_grey_or_rgb():
     for pixels, kind in ((np.full((8, 8, 3), 90, np.uint8), None), (GREY, "grey")):
         data = encoded(pixels, "JPEG")
-        assert conversion(data, "F") == kind
+        assert conversion(data, "a", "F") == kind
         assert decode(data, "image", "F").shape == (*pixels.shape[:2], 3)
     flat_grey = decode(encoded(np.full((8, 8), 90, np.uint8), "JPEG"), "image", "F")
     assert np.abs(flat_grey.astype(int) - 90).max() <= 1
@@ -107,7 +108,7 @@ def test_a_jpeg_with_a_preview_is_its_first_picture():
     assert Image.open(buffer).format == "MPO"
     assert decode(buffer.getvalue(), "image", "F").shape == PHOTO.shape
     assert extension(buffer.getvalue(), "F") == "jpg"
-    assert conversion(buffer.getvalue(), "F") is None
+    assert conversion(buffer.getvalue(), "a", "F") is None
 
 
 def test_a_side_by_side_picture_gives_its_halves():
@@ -267,9 +268,84 @@ def test_damage_never_escapes_as_another_error(original, flips, length, member):
     for examine in (
         lambda: decode(bytes(data), member, "F"),
         lambda: check_checksums(data, "F"),
-        lambda: conversion(bytes(data), "F"),
+        lambda: conversion(bytes(data), "a", "F"),
     ):
         try:
             examine()
         except DataError as error:
             assert str(error).startswith("F")
+
+
+def turned(pixels: np.ndarray, orientation: int, image_format: str) -> bytes:
+    """A file whose EXIF says how to turn it, so that it shows `pixels`."""
+    back = {2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}  # what undoes each
+    image = Image.fromarray(pixels)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = back.get(orientation, 1)
+    image = ImageOps.exif_transpose(with_exif(image, exif))
+    exif[0x0112] = orientation
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    image.save(buffer, image_format, exif=exif, **options.get(image_format, {}))
+    return buffer.getvalue()
+
+
+def with_exif(image: Image.Image, exif: Image.Exif) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", exif=exif)
+    return Image.open(buffer)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_what_exif_turns_is_turned_upright(image_format, orientation):
+    smooth = np.array(Image.fromarray(PHOTO).resize((16, 24), Image.Resampling.BICUBIC))
+    data = turned(smooth, orientation, image_format)
+    pixels = decode(data, "a", "F")
+    assert pixels.shape == smooth.shape
+    assert np.abs(pixels.astype(int) - smooth).max() <= (0 if image_format != "JPEG" else 12)
+    assert images.check_header(data, "a", "F") == (16, 24)
+    assert conversion(data, "a", "F") == (None if orientation == 1 else "RGB turned by EXIF")
+
+
+@pytest.mark.parametrize(("ids", "member"), [(IDS, "label"), (WIDE_IDS, "inst"), (IDS, "inst")])
+def test_maps_of_ids_are_turned_too(ids, member):
+    data = turned(ids, 6, "PNG")
+    assert (decode(data, member, "F") == ids).all()
+    assert conversion(data, member, "F") == "ids turned by EXIF"
+    assert conversion(encoded(ids), member, "F") is None
+
+
+def test_a_turn_that_is_told_after_the_pixels_or_is_none():
+    data = turned(PHOTO, 6, "PNG")
+    (start,) = (i for i in range(len(data)) if data[i + 4 : i + 8] == b"eXIf")
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    late = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    assert (decode(late, "a", "F") == PHOTO).all()
+    assert images.check_header(late, "a", "F") == (8, 6)
+    broken = encoded(PHOTO)[:-12] + chunk(b"eXIf", b"nonsense") + encoded(PHOTO)[-12:]
+    assert (decode(broken, "a", "F") == PHOTO).all()
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"tEXt", b"iCCP"])
+def test_long_texts_and_profiles_do_not_matter(name):
+    middle = {b"zTXt": b"k\0\0", b"iTXt": b"k\0\1\0\0\0", b"tEXt": b"k\0", b"iCCP": b"p\0\0"}
+    content = b"x" * 3_000_000 if name == b"tEXt" else zlib.compress(bytes(3_000_000))
+    plain = encoded(PHOTO)
+    data = plain[:33] + chunk(name, middle[name] + content) + plain[33:]
+    assert (decode(data, "a", "F") == PHOTO).all()
+    check_checksums(data, "F")
+    damaged = bytearray(data)
+    damaged[60] ^= 1
+    with pytest.raises(DataError, match="F is .*corrupt"):
+        check_checksums(bytes(damaged), "F")
+
+
+def test_texts_are_taken_out_of_whole_pngs_alone():
+    assert without_texts(b"\xff\xd8 tEXt") == b"\xff\xd8 tEXt"
+    cut = encoded(PHOTO)[:-20] + b"tEXt"
+    assert without_texts(cut) == cut

@@ -77,6 +77,14 @@ def test_dots_become_underscores(tmp_path):
         find_records(tmp_path)
 
 
+def test_accents_are_the_same_however_they_are_written(tmp_path):
+    put(tmp_path, "train_A/caf\u00e9/z\u00fcrich.png", "train_B/cafe\u0301/zu\u0308rich.png")
+    assert find_records(tmp_path)[0].key == "caf\u00e9/z\u00fcrich"
+    put(tmp_path, "train_A/cafe\u0301/zu\u0308rich.png")
+    with pytest.raises(DataError, match="share the key"):
+        find_records(tmp_path)
+
+
 def test_two_extensions_of_one_key_are_refused(tmp_path):
     source = pair_source(tmp_path, 1)
     put(source, "train_A/0.png")

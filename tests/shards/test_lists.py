@@ -193,3 +193,14 @@ def test_no_bytes_give_another_error(data, suffix, tmp_path_factory):
     file.write_bytes(data)
     with pytest.raises(DataError, match="fuzz"):
         read_list(file, "auto", "train")
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("sign", [";", "\t", ","])
+def test_lists_as_spreadsheets_save_them(folder: Path, sign: str, mark: str):
+    rows = [("a", "b", "key"), ("x/1.png", "y/1.jpg", "e;1" if sign != ";" else "e,1")]
+    text = mark + "\r\n".join(sign.join(row) for row in rows)
+    found = read(write(folder, text))
+    assert found == {rows[1][2]: {"a": "x/1.png", "b": "y/1.jpg"}}
+    line = mark + json.dumps({"a": "x/1.png", "b": "y/1.jpg", "key": "cafe\u0301"})
+    assert list(read(write(folder, line, "list.jsonl"))) == ["caf\u00e9"]
