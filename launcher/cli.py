@@ -39,6 +39,9 @@ class Commands(ShardCommands, ClusterCommands):
         workers: str = "0",
         photos: str = "keep",
         quality: str = "",
+        background: str = "",
+        ignore_label: str = "",
+        remap: str = "",
         replace: str = "no",
     ) -> Plan:
         """Pack a folder or list of images into tar shards, or build the sample data set `earth`.
@@ -57,8 +60,8 @@ class Commands(ShardCommands, ClusterCommands):
         SOURCE may also be a list, .csv with a header or .jsonl, of files below its folder: columns
         label, inst (optional) and image, or a and b, or ab, or image; optionally key and split.
 
-        Pictures are read as 8-bit RGB: grey, palettes, 16 bits and opaque alpha are converted and
-        counted; transparent pixels, CMYK and files other than PNG, JPEG and WebP are refused.
+        Pictures are read as upright 8-bit RGB: grey, palettes, 16 bits, opaque alpha and what EXIF
+        turns are converted and counted; CMYK and files other than PNG, JPEG and WebP are refused.
 
         Args:
             source: folder or list of images; or the word `earth` for a sample of satellite images.
@@ -66,6 +69,12 @@ class Commands(ShardCommands, ClusterCommands):
             layout: one of these; auto tells labels, pairs and SPLITA/ + SPLITB/ by their folders.
             split: train, test, val ...: which part of the source.
             num_labels: refuse label ids that are not below this number.
+            ignore_label: the id of pixels without a label, stored as the last of num_labels (a
+                channel of its own); 255 by default, none to refuse it like any other.
+            remap: file of label ids to renumber before that, a CSV `old,new` or a JSON object;
+                ids that it does not list are refused.
+            background: white, black or #rrggbb, over which transparent pictures are composed;
+                without it they are refused.
             shard_mib: about how large a shard becomes, in MiB (counted before --photos).
             workers: processes; 0 for one per core.
             photos: keep the files as they are, or store pictures of other formats as jpeg (4:4:4)
@@ -81,12 +90,15 @@ class Commands(ShardCommands, ClusterCommands):
             "pack", num_labels=num_labels or "0", shard_mib=shard_mib, workers=workers
         )
         one_of("pack", "replace", replace, ("yes", "no"))
-        stored, anew = packing.photos_of(photos, quality), replace == "yes"
+        stored = packing.storing_of(
+            packing.photos_of(photos, quality), background, num_labels, ignore_label, remap
+        )
+        anew = replace == "yes"
         target = local_folder("pack", "OUT", out)
         folder = partial(packing.pack_folder, Path(source))
         work = packing.pack_earth if source == "earth" else folder
         return Plan(
-            lambda: work(target, layout, split, **counts, photos=stored, replace=anew)
+            lambda: work(target, layout, split, **counts, storing=stored, replace=anew)
         )
 
     def verify(self, shards: str) -> Plan:
@@ -128,6 +140,8 @@ class Commands(ShardCommands, ClusterCommands):
         layout: str = "auto",
         direction: str = "",
         weights: str = "ema",
+        background: str = "",
+        remap: str = "",
         **overrides: str,
     ) -> Plan:
         """Turn a folder of label (and instance) maps or of pictures into PNG pictures.
@@ -143,6 +157,9 @@ class Commands(ShardCommands, ClusterCommands):
             layout: auto, or side-by-side when each file of the source holds both pictures.
             direction: A2B or B2A, for a GAN that was trained on A and B; its own by default.
             weights: ema (the moving average, if the run keeps one) or raw.
+            background: as for `pack`: what transparent pictures are composed over.
+            remap: as for `pack`: file of label ids to renumber. Id 255 becomes the last label, as
+                there.
             overrides: options of the run that shall differ, by dotted name:
                 --data.preprocess.mode=none, --model.test_dropout=false, --precision=bf16.
         """
@@ -158,6 +175,8 @@ class Commands(ShardCommands, ClusterCommands):
                 layout=layout,
                 direction=direction,
                 ema=weights == "ema",
+                background=background,
+                remap=remap,
                 overrides=overrides,
             )
         )

@@ -11,8 +11,10 @@ from launcher.config import ConfigError
 from launcher.progress import pace, progress_bar
 from shards.census import FEW_LEVELS, SHALLOW
 from shards.index import ShardSet
+from shards.label_ids import read_remap, void_label
 from shards.photos import FORMATS, Photos
 from shards.records import KINDS
+from shards.storing import Storing
 
 
 def pack_folder(
@@ -23,7 +25,7 @@ def pack_folder(
     num_labels: int,
     shard_mib: int,
     workers: int,
-    photos: Photos | None = None,
+    storing: Storing = Storing(),
     replace: bool = False,
 ) -> None:
     """Pack one split of a source folder or list and say which pictures were converted; 0 labels:
@@ -40,7 +42,7 @@ def pack_folder(
             split=split,
             num_labels=num_labels or None,
             shard_mib=shard_mib,
-            photos=photos,
+            storing=storing,
             replace=replace,
             workers=workers or None,
             progress=move,
@@ -70,30 +72,39 @@ def photos_of(name: str, quality: str) -> Photos | None:
     return Photos(name, **integers("pack", quality=quality or "95"))
 
 
+def storing_of(
+    photos: Photos | None, background: str, num_labels: str, ignore_label: str, remap: str
+) -> Storing:
+    """What the options of `pack` have stored anew."""
+    void = void_label(ignore_label, int(num_labels) if num_labels.isdecimal() else None)
+    return Storing(photos, background, read_remap(Path(remap)) if remap else None, void)
+
+
 def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
-    """What reading makes of pictures that are not 8-bit RGB, by member or for the domain."""
+    """What reading makes of pictures that are not 8-bit RGB, by member or for the domain, and what
+    was stored anew."""
     for member, kinds in shard_set.manifest.conversions.items():
         name = Path(str(shard_set.store)).name if shard_set.layout == "images" else member
-        shallow = kinds.get(SHALLOW, 0)
-        (kind, count), *others = ((k, n) for k, n in kinds.items() if k != SHALLOW)
+        (kind, count), *others = kinds.items()
         more = "".join(f", {other_count} are {other}" for other, other_count in others)
         read = "upright" if KINDS[member] != "rgb" else "as upright 8-bit RGB"
         yield (
             f"{name}: {count} of {shard_set.num_samples} pictures are {kind}{more}; they are read "
             f"{read}."
         )
-        if shallow == sum(n for k, n in kinds.items() if k.startswith("16-bit") and k != SHALLOW):
-            if shallow:
-                yield attention(name, shallow)
-
-
-def attention(name: str, num_pictures: int) -> str:
-    """What is lost of pictures that do not fill their 16 bits."""
-    return (
-        f"ATTENTION, {name}: {num_pictures} 16-bit pictures use the lower part of their range "
-        f"alone, and 8 bits keep the upper half of 16: of each, fewer than {FEW_LEVELS} grey levels "
-        "are left. Scale them to the full range (0 to 65535) and pack them again."
-    )
+    for member, notes in shard_set.manifest.notes.items():
+        yield from (f"{member}: {count} {words}." for words, count in notes.items())
+        deep = sum(
+            count
+            for kind, count in shard_set.manifest.conversions.get(member, {}).items()
+            if kind.startswith("16-bit")
+        )
+        if notes.get(SHALLOW) == deep:  # no single dark picture
+            yield (
+                f"ATTENTION: all 16-bit pictures of {member} use the lower part of their range "
+                f"alone, and 8 bits keep the upper half of 16: fewer than {FEW_LEVELS} grey levels "
+                "are left of them. Scale them to the full range (0 to 65535) and pack them again."
+            )
 
 
 def pack_earth(
@@ -103,16 +114,17 @@ def pack_earth(
     num_labels: int,
     shard_mib: int,
     workers: int,
-    photos: Photos | None,
+    storing: Storing,
     replace: bool,
 ) -> None:
     """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards.
 
     tiles-unpaired holds the pairs of tiles-train as two domains."""
-    if (layout, split, num_labels, photos, replace) != ("auto", "train", 0, None, False):
+    asked = (layout, split, num_labels, storing, replace)
+    if asked != ("auto", "train", 0, Storing(), False):
         raise ConfigError(
-            "pack earth builds all its splits: leave out --layout, --split, --num_labels, --photos "
-            "and --replace, or write ./earth for a folder of that name."
+            "pack earth builds all its splits: leave out all options but --shard_mib and --workers, "
+            "or write ./earth for a folder of that name."
         )
     from shards.samples import earth
 

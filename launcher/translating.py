@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from launcher.sizes import fits, preprocess_of
 from launcher.wiring import checkpoint_at
 from shards.census import label_histogram
 from shards.images import check_header, decode_sample, is_turned
+from shards.label_ids import read_remap, void_label
 from shards.layouts import find_conditions
 from shards.made_pictures import check_replaceable, save
 from shards.records import DataError, Record, check_label_ids
 from shards.source_files import dotted_key
+from shards.storing import Storing
 from shards.stream import collate
 from trainers.checkpoint import Checkpoint, load_weights
 from trainers.gan import GAN, Batch
@@ -39,6 +42,8 @@ def translate(
     layout: str,
     direction: str,
     ema: bool,
+    background: str = "",
+    remap: str = "",
     overrides: dict[str, str],
 ) -> None:
     """A folder of conditions -> a folder of PNGs, by the architecture in the checkpoint.
@@ -50,11 +55,15 @@ def translate(
         gan = build(config, training=False)
     load_generator(gan, stored, ema)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    conditions = Conditions(config, source, out, split, layout, direction)
+    void = void_label("", config.model.needs.num_labels)
+    storing = Storing(None, background, read_remap(Path(remap)) if remap else None, void)
+    conditions = Conditions(config, source, out, split, layout, direction, storing)
     bar, move = progress_bar("translating")
     with bar, memory_errors("translate smaller images, or on another GPU."):
         precision = PRECISIONS[config.precision]
         translate_all(gan.to(device), conditions, conditions.write, precision, move)
+    for (member, words), count in conditions.notes.items():
+        print(f"{member}: {count} {words}.")
     print(f"{out}: {len(conditions)} pictures by {stored.path}")
 
 
@@ -71,8 +80,17 @@ class Conditions:
     where their translations go."""
 
     def __init__(
-        self, config: Config, source: Path, out: Path, split: str, layout: str, direction: str
+        self,
+        config: Config,
+        source: Path,
+        out: Path,
+        split: str,
+        layout: str,
+        direction: str,
+        storing: Storing,
     ):
+        self.storing = storing
+        self.notes: Counter[tuple[str, str]] = Counter()
         self.needs = config.model.needs
         self.preprocess = preprocess_of(config).uncropped()
         self.member = member_of(config, direction)
@@ -132,7 +150,12 @@ class Conditions:
 
     def _read(self, record: Record) -> Batch:
         names = {member: str(path) for member, path in record.files.items()}
-        files = {member: path.read_bytes() for member, path in record.files.items()}
+        files = {}
+        for member, path in record.files.items():  # as it would be packed
+            files[member], notes = self.storing.stored(path.read_bytes(), member, str(path))
+            self.notes.update(notes)
+        if self.storing.void:
+            self.storing.void.check([note for _, note in self.notes], names["label"])
         pixels = decode_sample(files, names)
         if "ab" in files:  # the other half is what is to be painted
             pixels = {self.member: pixels[self.member]}

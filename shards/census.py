@@ -14,8 +14,8 @@ from shards.records import HALVES, check_label_ids
 
 FEW_LEVELS = 64
 """Of 8 bits: a 16-bit picture that stays below it has 14 significant bits or fewer."""
-SHALLOW = "16-bit with all values below 16384"
-"""Counted beside what these pictures are: the upper 8 bits hold little of them."""
+SHALLOW = "16-bit pictures with all values below 16384"
+"""A note: the upper 8 bits hold little of them."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Census:
     conversions: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(member, what its picture was before it became 8-bit RGB) -> pictures."""
     label_ids: dict[int, LabelUse] = field(default_factory=dict)
+    notes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(member, what was done to its files or should be known of them) -> files."""
 
     def add(self, key: str, files: dict[str, bytes], pixels: dict[str, np.ndarray]) -> None:
         """Count one sample: its files, and what they were decoded to."""
@@ -44,7 +46,7 @@ class Census:
                 self.conversions[member, kind] += 1
                 parts = HALVES.get(member, (member,))
                 if kind.startswith("16-bit") and all(pixels[p].max() < FEW_LEVELS for p in parts):
-                    self.conversions[member, SHALLOW] += 1
+                    self.notes[member, SHALLOW] += 1
         if "label" in pixels:
             self._add_labels(
                 {i: LabelUse(n, key) for i, n in label_histogram(pixels["label"]).items()}
@@ -54,6 +56,7 @@ class Census:
         """Add the counts of samples that come after all those counted here."""
         self.sizes.update(later.sizes)
         self.conversions.update(later.conversions)
+        self.notes.update(later.notes)
         self._add_labels(later.label_ids)
 
     def _add_labels(self, later: dict[int, LabelUse]) -> None:
@@ -70,28 +73,31 @@ class Census:
 
     def listed_conversions(self) -> dict[str, dict[str, int]]:
         """By member: what its pictures were, and how many; the commonest first."""
-        listed: dict[str, dict[str, int]] = {}
-        for (member, kind), count in sorted(
-            self.conversions.items(), key=lambda item: (-item[1], item[0])
-        ):
-            listed.setdefault(member, {})[kind] = count
-        return listed
+        return _by_member(self.conversions)
 
     def to_json(self) -> dict[str, Any]:
         """The same counts give the same JSON."""
         widths, heights = zip(*self.sizes)
-        conversions = self.listed_conversions()
+        conversions, notes = self.listed_conversions(), _by_member(self.notes)
         return {
             "sizes": self.listed_sizes(),
             "min_size": [min(widths), min(heights)],
             "max_size": [max(widths), max(heights)],
             # Left out where there are none: such sets keep the fingerprint that they always had.
             **({"conversions": conversions} if conversions else {}),
+            **({"notes": notes} if notes else {}),
             "label_ids": {
                 str(label_id): {"pixels": use.num_pixels, "first_key": use.first_key}
                 for label_id, use in sorted(self.label_ids.items())
             },
         }
+
+
+def _by_member(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    listed: dict[str, dict[str, int]] = {}
+    for (member, words), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        listed.setdefault(member, {})[words] = count
+    return listed
 
 
 def label_histogram(label: np.ndarray) -> dict[int, int]:

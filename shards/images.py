@@ -46,11 +46,7 @@ def decode(data: bytes, member: str, where: str) -> np.ndarray:
     Returns label: uint8 [H, W]; inst: int32 [H, W]; image, a, b, ab: uint8 [H, W, 3].
     Raises DataError, naming `where`, unless data is a whole image fit for that member: a PNG for
     ids, a PNG, JPEG or WebP for a picture."""
-    image = _open(data, where)
-    try:
-        image.load()
-    except BROKEN as error:
-        raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
+    image = _loaded(data, where)
     kind, turned = KINDS[member], orientation(image, data)
     if kind == "rgb":
         _check_rgb(image, data, where)
@@ -154,6 +150,15 @@ def _open(data: bytes, where: str) -> Image.Image:
     return image
 
 
+def _loaded(data: bytes, where: str) -> Image.Image:
+    image = _open(data, where)
+    try:
+        image.load()
+    except BROKEN as error:
+        raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
+    return image
+
+
 def _halves(array: np.ndarray, member: str, where: str) -> dict[str, np.ndarray]:
     half, odd = divmod(array.shape[1], 2)
     if odd:
@@ -171,13 +176,29 @@ def _check_rgb(image: Image.Image, data: bytes, where: str) -> None:
     if "transparency" in image.info and _png_header(data)[0] == 16:
         # The decoder compares the colour with pixels that it has cut to 8 bits.
         raise DataError(f"{where} marks a 16-bit colour as transparent: flatten or convert it")
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:
-            raise DataError(
-                f"{where} has {int((alpha < 255).sum())} transparent pixels: flatten it over a "
-                f"background colour"
-            )
+    num_transparent = int((_alpha(image) < 255).sum()) if image.has_transparency_data else 0
+    if num_transparent:
+        raise DataError(
+            f"{where} has {num_transparent} transparent pixels: compose it over a colour by "
+            f"--background=white, black or #rrggbb"
+        )
+
+
+def composed(data: bytes, where: str, colour: tuple[int, int, int]) -> np.ndarray | None:
+    """Pixels [H, W, 3] of a picture with transparent parts, over a colour and turned upright; None
+    of a picture that has none, or that decode() refuses for another reason."""
+    image = _loaded(data, where)
+    if not image.has_transparency_data or _alpha(image).min() == 255:
+        return None
+    if "transparency" in image.info and _png_header(data)[0] == 16:
+        return None
+    below = Image.new("RGBA", image.size, (*colour, 255))
+    below.alpha_composite(image.convert("RGBA"))
+    return np.asarray(upright(below.convert("RGB"), orientation(image, data)))
+
+
+def _alpha(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGBA"))[..., 3]
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.census import LabelUse
-from shards.photos import Photos
 from shards.records import DataError, fits
 from shards.sealed import read_sealed, seal
 from shards.stores import Store
+from shards.storing import Storing
 
 MANIFEST_FILE = "manifest.json"
 INDEX_FILE = "index.json"
@@ -50,8 +50,10 @@ class Manifest:
     conversions: dict[str, dict[str, int]]
     """By member: what its pictures were before they became 8-bit RGB, and how many."""
     label_ids: dict[int, LabelUse]
-    photos: Photos | None
-    """How pictures were stored anew; None where all files are those of the source."""
+    notes: dict[str, dict[str, int]]
+    """By member: what was done to its files or should be known of them, and to how many."""
+    storing: dict[str, Any]
+    """What was stored anew, as Storing.to_json() gives it; empty for files as in the source."""
     fingerprint: str
     """sha256 of all of the above: equal for equal sets."""
 
@@ -62,7 +64,7 @@ def to_bytes(
     shards: list[ShardFile],
     index_sha256: str,
     census: dict[str, Any],
-    photos: Photos | None = None,
+    storing: Storing = Storing(),
 ) -> bytes:
     """The text of a manifest; `census` as Census.to_json gives it."""
     content = {
@@ -79,8 +81,7 @@ def to_bytes(
             for shard in shards
         ],
         "index_sha256": index_sha256,
-        # Left out where there is none: such sets keep the fingerprint that they always had.
-        **({"photos": vars(photos)} if photos else {}),
+        **storing.to_json(),
         **census,
     }
     return seal(content, FORMAT, VERSION)
@@ -130,7 +131,8 @@ def _manifest(content: dict[str, Any]) -> Manifest:
             int(label_id): LabelUse(use["pixels"], use["first_key"])
             for label_id, use in content["label_ids"].items()
         },
-        photos=Photos(**content["photos"]) if "photos" in content else None,
+        notes=content.get("notes", {}),
+        storing={name: content[name] for name in Storing.__dataclass_fields__ if name in content},
         fingerprint=content["fingerprint"],
     )
 

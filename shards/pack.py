@@ -22,13 +22,13 @@ from shards.generations import current_number, generation_folder, make_current
 from shards.index import ShardSet, domain_set, only_set, open_all
 from shards.index_file import index_bytes
 from shards.manifest import INDEX_FILE, MANIFEST_FILE, Manifest, read_manifest, to_bytes
-from shards.photos import Photos
 from shards.plans import Plan, PlannedSet, make_plan
 from shards.processes import Progress, run_jobs
 from shards.records import DataError
 from shards.sealed import write_atomically
 from shards.shard_writer import WORK_FOLDER, Receipt, digest, disk_errors, make_shard
 from shards.stores import open_store
+from shards.storing import Storing
 from shards.workplace import workplace
 
 Run = Callable[[Callable[..., Any]], list[Any]]
@@ -43,7 +43,7 @@ def pack(
     split: str = "train",
     num_labels: int | None = None,
     shard_mib: int = 256,
-    photos: Photos | None = None,
+    storing: Storing = Storing(),
     replace: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -53,7 +53,7 @@ def pack(
     opened.
 
     layout: one of SOURCE_LAYOUTS or "auto"; num_labels: refuse label ids from here on; shard_mib:
-    MiB of source files in a shard, about; photos: store them in this format; replace: if `out`
+    MiB of source files in a shard, about; storing: what is stored in another form; replace: if `out`
     holds other images already, or is damaged, pack a new generation that readers find from then
     on; workers: processes, one per CPU if None.
     The same input gives the same bytes. Raises DataError for anything wrong with the data or the
@@ -63,7 +63,7 @@ def pack(
     source, out = Path(source), Path(out)
     plan = make_plan(
         source, out, layout=layout, split=split, num_labels=num_labels,
-        shard_bytes=shard_mib * 2**20, photos=photos,
+        shard_bytes=shard_mib * 2**20, storing=storing,
     )
     number = current_number(open_store(out))
     plan = plan.moved(generation_folder(out, number))
@@ -122,7 +122,7 @@ def _is_same(plan: Plan, run: Run) -> bool:
     if plan.has_domains and list(read_domains(store)) != plan.domains:
         return False
     manifests = [read_manifest(open_store(planned.out)) for planned in plan.sets]
-    if any(manifest.photos != plan.photos for manifest in manifests):
+    if any(manifest.storing != plan.storing.to_json() for manifest in manifests):
         return False
     shards = [shard for manifest in manifests for shard in manifest.shards]
     if [shard.num_samples for shard in shards] != [len(job.records) for job in plan.jobs]:
@@ -137,6 +137,14 @@ def _is_same(plan: Plan, run: Run) -> bool:
 def _check_labels(plan: Plan, found: Manifest | Census, where: Path) -> None:
     if plan.num_labels is not None:
         check_label_uses(found.label_ids, plan.num_labels, where)
+
+
+def _check_void(plan: Plan, census: Census, where: Path) -> None:
+    """What was not labelled must not be mixed with a label of any map."""
+    void = plan.storing.void
+    if void is not None:
+        void.check([note for _, note in census.notes], where)
+        census.notes.pop(("label", void.own_note), None)  # nothing to be told
 
 
 def _open(plan: Plan) -> tuple[ShardSet, ...]:
@@ -167,6 +175,7 @@ def _commit_set(plan: Plan, planned: PlannedSet, receipts: list[Receipt]) -> Non
     census = Census()
     for receipt in receipts:
         census.merge(receipt.census)
+    _check_void(plan, census, out)
     _check_labels(plan, census, out)  # a kept shard may be from a run with more labels
     index = index_bytes(
         members,
@@ -179,7 +188,7 @@ def _commit_set(plan: Plan, planned: PlannedSet, receipts: list[Receipt]) -> Non
         [receipt.file for receipt in receipts],
         hashlib.sha256(index).hexdigest(),
         census.to_json(),
-        plan.photos,
+        plan.storing,
     )
     with disk_errors(out):
         for shard in out.glob("[0-9]*.tar"):

@@ -11,10 +11,10 @@ from shards.domains import DOMAINS_FILE
 from shards.layouts import find_domains, find_records
 from shards.lists import is_list, read_list
 from shards.manifest import MANIFEST_FILE
-from shards.photos import Photos
 from shards.records import Record
 from shards.shard_writer import ShardJob
 from shards.source_files import checked_source
+from shards.storing import Storing
 
 _TAR_BLOCK = 512
 Found = dict[str, tuple[str, list[Record]]]
@@ -38,7 +38,7 @@ class Plan:
     sets: tuple[PlannedSet, ...]
     has_domains: bool
     num_labels: int | None
-    photos: Photos | None
+    storing: Storing
 
     @property
     def last_file(self) -> Path:
@@ -80,7 +80,7 @@ def make_plan(
     split: str,
     num_labels: int | None,
     shard_bytes: int,
-    photos: Photos | None,
+    storing: Storing,
 ) -> Plan:
     """Look through the names and sizes of a source; DataError if it cannot be packed."""
     found = _find(source, layout, split)
@@ -89,13 +89,13 @@ def make_plan(
             out / name,
             packed_as,
             tuple(
-                ShardJob(out / name, number, shard, num_labels, photos)
+                ShardJob(out / name, number, shard, num_labels, storing)
                 for number, shard in enumerate(_cut(records, shard_bytes))
             ),
         )
         for name, (packed_as, records) in found.items()
     )
-    return Plan(out, tuple(sets), "" not in found, num_labels, photos)
+    return Plan(out, tuple(sets), "" not in found, num_labels, storing)
 
 
 def tar_size(record: Record) -> int:

@@ -16,10 +16,10 @@ from shards.census import Census, LabelUse, label_histogram
 from shards.images import check_checksums, decode_sample, extension
 from shards.index_file import Columns, tar_columns
 from shards.manifest import ShardFile, shard_name
-from shards.photos import Photos
 from shards.processes import Tick
 from shards.records import DataError, Record, check_label_ids
 from shards.sealed import sync_folder, write_atomically
+from shards.storing import Storing
 
 WORK_FOLDER = ".pack"
 """Below the output folder, until the set is finished: receipts, temporaries and a lock."""
@@ -34,8 +34,7 @@ class ShardJob:
     number: int
     records: tuple[Record, ...]
     num_labels: int | None
-    photos: Photos | None = None
-    """How pictures are stored; None: as they come."""
+    storing: Storing = Storing()
 
     @property
     def path(self) -> Path:
@@ -94,7 +93,7 @@ def digest(job: ShardJob, tick: Tick) -> str:
     sink = _HashingSink(None)
     with _tar_writer(sink) as writer:
         for record in job.records:
-            writer.write(_tar_sample(record, _stored(record, _read_files(record), job.photos)))
+            writer.write(_tar_sample(record, _stored(record, job.storing, Census())))
             tick()
     return sink.sha256.hexdigest()
 
@@ -105,7 +104,7 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
         sink = _HashingSink(file)
         with _tar_writer(sink) as writer:
             for record in job.records:
-                stored = _stored(record, _read_files(record), job.photos)
+                stored = _stored(record, job.storing, census)
                 names = {member: str(path) for member, path in record.files.items()}
                 examine(record.key, stored, names, job.num_labels, census)
                 writer.write(_tar_sample(record, stored))
@@ -143,13 +142,13 @@ def _read_files(record: Record) -> dict[str, bytes]:
     return files
 
 
-def _stored(record: Record, files: dict[str, bytes], photos: Photos | None) -> dict[str, bytes]:
-    if photos is None:
-        return files
-    return {
-        member: photos.stored(data, member, str(record.files[member]))
-        for member, data in files.items()
-    }
+def _stored(record: Record, storing: Storing, census: Census) -> dict[str, bytes]:
+    """The files as they are packed; what was done to them is noted in the census."""
+    files = {}
+    for member, data in _read_files(record).items():
+        files[member], notes = storing.stored(data, member, str(record.files[member]))
+        census.notes.update(notes)
+    return files
 
 
 def _tar_sample(record: Record, files: dict[str, bytes]) -> dict[str, Any]:
@@ -186,6 +185,7 @@ def _receipt_bytes(receipt: Receipt) -> bytes:
         "index": receipt.columns,
         "sizes": [[*size, count] for size, count in receipt.census.sizes.items()],
         "conversions": [[*converted, n] for converted, n in receipt.census.conversions.items()],
+        "notes": [[*noted, n] for noted, n in receipt.census.notes.items()],
         "label_ids": {
             label_id: [use.num_pixels, use.first_key]
             for label_id, use in receipt.census.label_ids.items()
@@ -201,6 +201,8 @@ def _parse_receipt(data: bytes) -> Receipt:
         census.sizes[width, height] = count
     for member, kind, count in content["conversions"]:
         census.conversions[member, kind] = count
+    for member, words, count in content["notes"]:
+        census.notes[member, words] = count
     for label_id, use in content["label_ids"].items():
         census.label_ids[int(label_id)] = LabelUse(*use)
     return Receipt(ShardFile(**content["file"]), content["index"], census)

@@ -68,7 +68,7 @@ def _check_strangers(plan: Plan) -> None:
 
 
 def _check_space(plan: Plan) -> None:
-    if plan.photos:
+    if plan.storing.photos or plan.storing.background:
         return  # nobody knows yet how large they will be
     needed = sum(
         tar_size(record)

@@ -97,7 +97,7 @@ def test_pack_takes_its_new_options(tmp_path: Path) -> None:
     status, output = organza("pack", tmp_path / "other/list.csv", out, *more, "--replace=yes")
     assert status == 0 and f"{out}/generation-000002: 1 samples in 1 shards." in output, output
     assert " samples/s, " in output and " MiB/s." in output, output
-    assert open_shards(out).manifest.photos == Photos("jpeg", 90)
+    assert open_shards(out).manifest.storing == {"photos": vars(Photos("jpeg", 90))}
     status, output = organza("verify", out)
     assert status == 0 and "1 samples in 1 shards, 0.00 GiB: all is well." in output, output
     assert " MiB/s." in output, output

@@ -55,5 +55,6 @@ def test_dark_16_bit_pictures_are_a_loud_warning(tmp_path: Path) -> None:
     status, output = organza("pack", source, tmp_path / "out", "--workers=1")
     assert status == 0, output
     (line,) = (line for line in output.splitlines() if "ATTENTION" in line)
-    assert line.startswith("ATTENTION, a: 2 16-bit pictures use the lower part of their range")
+    assert line.startswith("ATTENTION: all 16-bit pictures of a use the lower part of their range")
+    assert "a: 2 16-bit pictures with all values below 16384." in output
     assert "a: 2 of 2 pictures are 16-bit grey; they are read" in output

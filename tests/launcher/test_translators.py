@@ -169,6 +169,27 @@ def test_results_may_be_made_again_but_not_from_themselves(runs: Path, tmp_path:
         translated(runs / "cyclegan", out, tmp_path / "linked")
 
 
+def test_transparent_and_turned_pictures_are_translated_as_they_would_be_packed(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "mine", 1)
+    sprite = picture(3, (48, 36)).convert("RGBA")
+    sprite.putalpha(128)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sprite.save(tmp_path / "mine" / "sprite.png", exif=exif)
+    keep = {"data.preprocess.mode": "none"}
+    with pytest.raises(DataError, match="1728 transparent pixels: compose it .* --background"):
+        translated(runs / "cyclegan", tmp_path / "mine", tmp_path / "out", overrides=keep)
+    translated(
+        runs / "cyclegan", tmp_path / "mine", tmp_path / "out", overrides=keep, background="white"
+    )
+    assert Image.open(tmp_path / "out" / "sprite.png").size == (36, 48)
+    told = capsys.readouterr().out
+    assert "1 files are turned by EXIF: they are translated upright." in told
+    assert "a: 1 transparent pictures composed over white." in told
+
+
 def test_nothing_is_translated_before_all_files_are_known_to_fit(
     runs: Path, tmp_path: Path
 ) -> None:

@@ -178,7 +178,7 @@ REFUSED = {
     "lossy ids": ("label", encoded(IDS, "JPEG"), "JPEG, which blurs ids"),
     "2-bit grey ids": ("label", png(IDS, 2, 0), "2-bit grey PNG"),
     "4-bit grey ids": ("inst", png(IDS, 4, 0), "4-bit grey PNG"),
-    "transparency": ("image", transparent(), "transparent pixels: flatten"),
+    "transparency": ("image", transparent(), "transparent pixels: compose it over a colour by --background"),
     "grey transparency": ("a", png(with_alpha(GREY[..., None], 0), 8, 4), "48 transparent pixels"),
     "16-bit transparency": ("a", png(with_alpha(DEEP, 999), 16, 6), "48 transparent pixels"),
     "a transparent colour": (

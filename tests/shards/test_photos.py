@@ -19,6 +19,7 @@ from shards.photos import Photos
 from shards.reader import Reader
 from shards.records import DataError
 from shards.stores import open_store
+from shards.storing import Storing
 from shards.verify import verify
 from tests.shards.sources import contents, domain_source, encoded, save
 
@@ -50,11 +51,11 @@ def stored(
 ) -> ShardSet:
     """The source, packed with its photos in one format; not to be changed."""
     out = tmp_path_factory.mktemp("stored") / "set"
-    return pack(source, out, photos=request.param, workers=1)[0]
+    return pack(source, out, storing=Storing(request.param), workers=1)[0]
 
 
 def test_photos_of_other_formats_are_encoded_anew_and_nothing_else_is(source, stored):
-    photos = stored.manifest.photos
+    photos = Photos(**stored.manifest.storing["photos"])
     for sample, name in enumerate(("a.png", "b.jpg", "c.webp")):
         files = Reader(stored).read(sample)
         for member in ("label", "inst"):
@@ -80,23 +81,23 @@ def test_jpegs_keep_their_colour_planes_whole(source):
 
 
 def test_the_manifest_records_it_and_the_bytes_are_the_same_again(source, stored, tmp_path):
-    photos = stored.manifest.photos
+    photos = Photos(**stored.manifest.storing["photos"])
     content = json.loads((stored.store.path / "manifest.json").read_text())
     assert content["photos"] == {"format": photos.format, "quality": 95}
-    (again,) = pack(source, tmp_path / "again", photos=photos, workers=2)
+    (again,) = pack(source, tmp_path / "again", storing=Storing(photos), workers=2)
     assert contents(tmp_path / "again") == contents(stored.store.path)
     before = contents(tmp_path / "again")
-    pack(source, tmp_path / "again", photos=photos, workers=1)
+    pack(source, tmp_path / "again", storing=Storing(photos), workers=1)
     assert contents(tmp_path / "again") == before
 
 
 @pytest.mark.parametrize("other", [None, Photos("jpeg", 90), Photos("webp", 90)])
 def test_another_option_is_another_set(source, stored, tmp_path, other):
     with pytest.raises(DataError, match="other images or with other options"):
-        pack(source, stored.store.path, photos=other, workers=1)
+        pack(source, stored.store.path, storing=Storing(other), workers=1)
     out = Path(shutil.copytree(stored.store.path, tmp_path / "set"))
-    pack(source, out, photos=other, workers=1, replace=True)
-    assert open_shards(out).manifest.photos == other
+    pack(source, out, storing=Storing(other), workers=1, replace=True)
+    assert open_shards(out).manifest.storing == Storing(other).to_json()
 
 
 def test_files_that_are_right_already_still_make_another_set(tmp_path):
@@ -107,7 +108,7 @@ def test_files_that_are_right_already_still_make_another_set(tmp_path):
     pack(tmp_path / "source", tmp_path / "out", layout="side-by-side", workers=1)
     with pytest.raises(DataError, match="with other options"):
         pack(
-            tmp_path / "source", tmp_path / "out", layout="side-by-side", photos=KINDS[0], workers=1
+            tmp_path / "source", tmp_path / "out", layout="side-by-side", storing=Storing(KINDS[0]), workers=1
         )
 
 
@@ -126,12 +127,12 @@ def test_shards_kept_from_an_interrupted_run_are_of_the_same_option(large_source
     for out, first in (("kept", jpeg), ("other", None), ("better", Photos("jpeg", 51))):
         with pytest.raises(KeyboardInterrupt):
             pack(
-                source, tmp_path / out, shard_mib=1, photos=first, workers=1, progress=stop_at_two
+                source, tmp_path / out, shard_mib=1, storing=Storing(first), workers=1, progress=stop_at_two
             )
         shards = sorted((tmp_path / out).glob("*.tar"))
         times = [path.stat().st_mtime_ns for path in shards]
         assert len(shards) == 2
-        pack(source, tmp_path / out, shard_mib=1, photos=jpeg, workers=1)
+        pack(source, tmp_path / out, shard_mib=1, storing=Storing(jpeg), workers=1)
         assert ([path.stat().st_mtime_ns for path in shards] == times) == (first == jpeg)
         assert contents(tmp_path / out) == contents(tmp_path / "kept")
 
@@ -139,7 +140,7 @@ def test_shards_kept_from_an_interrupted_run_are_of_the_same_option(large_source
 def test_pictures_of_domains_are_stored_anew_and_what_was_grey_is_no_conversion(tmp_path):
     source = domain_source(tmp_path / "source", trainA=1, trainB=2)
     save(source / "trainB/trainB-0.png", SMOOTH[..., 0])
-    for found in pack(source, tmp_path / "out", photos=Photos("webp", 80), workers=1):
+    for found in pack(source, tmp_path / "out", storing=Storing(Photos("webp", 80)), workers=1):
         for sample in range(found.num_samples):
             assert found.entry_name(sample, "image").endswith(".image.webp")
         assert found.manifest.conversions == {}
@@ -153,7 +154,7 @@ def test_damaged_sources_are_found_before_they_are_encoded(source, tmp_path):
     decode(bytes(data), "image", "F")  # which decoding does not look at
     (copy / "train_img/a.png").write_bytes(data)
     with pytest.raises(DataError, match="train_img/a.png is corrupt"):
-        pack(copy, tmp_path / "out", photos=KINDS[0], workers=1)
+        pack(copy, tmp_path / "out", storing=Storing(KINDS[0]), workers=1)
 
 
 def test_a_picture_too_wide_for_the_format_is_a_sentence():
@@ -174,6 +175,6 @@ def test_options_that_are_none(options, expected):
 
 
 def test_sets_without_the_option_say_nothing_of_it(packed):
-    assert packed.manifest.photos is None
+    assert packed.manifest.storing == {}
     assert "photos" not in json.loads((packed.store.path / "manifest.json").read_text())
-    assert read_manifest(open_store(packed.store.path)).photos is None
+    assert read_manifest(open_store(packed.store.path)).storing == {}

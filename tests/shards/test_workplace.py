@@ -12,6 +12,7 @@ from shards.foreign import index_shards
 from shards.pack import pack
 from shards.plans import make_plan
 from shards.records import DataError
+from shards.storing import Storing
 from shards.workplace import workplace
 from tests.shards.sources import contents
 
@@ -21,7 +22,7 @@ def test_what_another_process_finished_meanwhile_is_not_touched(packed, labels_s
     (out / ".pack").mkdir()  # as the other process removes it last
     plan = make_plan(
         labels_source, out, layout="auto", split="train", num_labels=None,
-        shard_bytes=2**20, photos=None,
+        shard_bytes=2**20, storing=Storing(),
     )
     before = contents(out)
     with pytest.raises(DataError, match="was packed by another process meanwhile"):
