@@ -42,6 +42,8 @@ class Commands(ShardCommands, ClusterCommands):
         background: str = "",
         ignore_label: str = "",
         remap: str = "",
+        bad_files: str = "refuse",
+        links: str = "refuse",
         replace: str = "no",
     ) -> Plan:
         """Pack a folder or list of images into tar shards, or build the sample data set `earth`.
@@ -80,26 +82,36 @@ class Commands(ShardCommands, ClusterCommands):
             photos: keep the files as they are, or store pictures of other formats as jpeg (4:4:4)
                 or webp; never label or instance maps.
             quality: of jpeg or webp, 1 to 100; 95 by default.
+            bad_files: refuse, with a list of all that is wrong, or leave_out to pack the sound
+                samples alone; the others are counted, and listed in OUT/left-out.txt.
+            links: refuse those that lead out of SOURCE, or follow them, as to another disk.
             replace: yes to pack other images into a finished OUT, or those of a damaged one again,
                 as a new generation that is read from then on; runs that began with the old one
                 go on with it.
         """
         from launcher import packing
+        from shards.source_files import links_followed
 
         counts = integers(
             "pack", num_labels=num_labels or "0", shard_mib=shard_mib, workers=workers
         )
         one_of("pack", "replace", replace, ("yes", "no"))
+        one_of("pack", "bad_files", bad_files, ("refuse", "leave_out"))
+        one_of("pack", "links", links, ("refuse", "follow"))
         stored = packing.storing_of(
             packing.photos_of(photos, quality), background, num_labels, ignore_label, remap
         )
-        anew = replace == "yes"
+        choices = {"replace": replace == "yes", "leave_out_bad": bad_files == "leave_out"}
         target = local_folder("pack", "OUT", out)
         folder = partial(packing.pack_folder, Path(source))
         work = packing.pack_earth if source == "earth" else folder
-        return Plan(
-            lambda: work(target, layout, split, **counts, storing=stored, replace=anew)
-        )
+
+
+        def run() -> None:
+            with links_followed(links == "follow"):
+                work(target, layout, split, **counts, storing=stored, **choices)
+
+        return Plan(run)
 
     def verify(self, shards: str) -> Plan:
         """Read every byte of packed shards and check it against their manifests.

@@ -27,10 +27,11 @@ def pack_folder(
     workers: int,
     storing: Storing = Storing(),
     replace: bool = False,
+    leave_out_bad: bool = False,
 ) -> None:
     """Pack one split of a source folder or list and say which pictures were converted; 0 labels:
     any, 0 workers: one per core."""
-    from shards.pack import pack
+    from shards.pack import LEFT_OUT_FILE, pack
 
     bar, move = progress_bar(f"packing {split}")
     since = time.monotonic()
@@ -44,12 +45,15 @@ def pack_folder(
             shard_mib=shard_mib,
             storing=storing,
             replace=replace,
+            leave_out_bad=leave_out_bad,
             workers=workers or None,
             progress=move,
         )
     for shard_set in sets:
         num_shards = len(shard_set.manifest.shards)
         print(f"{shard_set.store}: {shard_set.num_samples} samples in {num_shards} shards.")
+        if shard_set.manifest.left_out:
+            print(f"{len(shard_set.manifest.left_out)} samples left out: see {LEFT_OUT_FILE} there.")
         for line in conversion_lines(shard_set):
             print(line)
     print(f"{out}: {pace_of(sets, time.monotonic() - since)}.")
@@ -116,12 +120,13 @@ def pack_earth(
     workers: int,
     storing: Storing,
     replace: bool,
+    leave_out_bad: bool,
 ) -> None:
     """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards.
 
     tiles-unpaired holds the pairs of tiles-train as two domains."""
-    asked = (layout, split, num_labels, storing, replace)
-    if asked != ("auto", "train", 0, Storing(), False):
+    asked = (layout, split, num_labels, storing, replace, leave_out_bad)
+    if asked != ("auto", "train", 0, Storing(), False, False):
         raise ConfigError(
             "pack earth builds all its splits: leave out all options but --shard_mib and --workers, "
             "or write ./earth for a folder of that name."

@@ -54,6 +54,8 @@ class Manifest:
     """By member: what was done to its files or should be known of them, and to how many."""
     storing: dict[str, Any]
     """What was stored anew, as Storing.to_json() gives it; empty for files as in the source."""
+    left_out: tuple[str, ...]
+    """Keys of samples of the source that were not packed, since something is wrong with them."""
     fingerprint: str
     """sha256 of all of the above: equal for equal sets."""
 
@@ -65,6 +67,7 @@ def to_bytes(
     index_sha256: str,
     census: dict[str, Any],
     storing: Storing = Storing(),
+    left_out: tuple[str, ...] = (),
 ) -> bytes:
     """The text of a manifest; `census` as Census.to_json gives it."""
     content = {
@@ -82,6 +85,7 @@ def to_bytes(
         ],
         "index_sha256": index_sha256,
         **storing.to_json(),
+        **({"left_out": list(left_out)} if left_out else {}),
         **census,
     }
     return seal(content, FORMAT, VERSION)
@@ -133,6 +137,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         },
         notes=content.get("notes", {}),
         storing={name: content[name] for name in Storing.__dataclass_fields__ if name in content},
+        left_out=tuple(content.get("left_out", ())),
         fingerprint=content["fingerprint"],
     )
 

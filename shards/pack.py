@@ -26,11 +26,23 @@ from shards.plans import Plan, PlannedSet, make_plan
 from shards.processes import Progress, run_jobs
 from shards.records import DataError
 from shards.sealed import write_atomically
-from shards.shard_writer import WORK_FOLDER, Receipt, digest, disk_errors, make_shard
+from shards.shard_writer import (
+    WORK_FOLDER,
+    BadSample,
+    Receipt,
+    bad_samples,
+    digest,
+    disk_errors,
+    make_shard,
+)
 from shards.stores import open_store
 from shards.storing import Storing
 from shards.workplace import workplace
 
+BAD_FILE = "bad-files.txt"
+"""In the work folder: what is wrong with each sample that cannot be packed, by line."""
+LEFT_OUT_FILE = "left-out.txt"
+"""Beside the manifest: the same of those that were left out."""
 Run = Callable[[Callable[..., Any]], list[Any]]
 """What a function gives for each shard of a plan."""
 
@@ -45,6 +57,7 @@ def pack(
     shard_mib: int = 256,
     storing: Storing = Storing(),
     replace: bool = False,
+    leave_out_bad: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[ShardSet, ...]:
@@ -55,16 +68,22 @@ def pack(
     layout: one of SOURCE_LAYOUTS or "auto"; num_labels: refuse label ids from here on; shard_mib:
     MiB of source files in a shard, about; storing: what is stored in another form; replace: if `out`
     holds other images already, or is damaged, pack a new generation that readers find from then
-    on; workers: processes, one per CPU if None.
+    on; leave_out_bad: pack the sound samples alone, look for them first, and list the others in
+    LEFT_OUT_FILE; workers: processes, one per CPU if None.
     The same input gives the same bytes. Raises DataError for anything wrong with the data or the
     disk; `out` then stays unfinished, and its finished shards are kept for the next run."""
     if shard_mib < 1:
         raise DataError(f"shard_mib={shard_mib}: a shard needs at least 1 MiB")
     source, out = Path(source), Path(out)
-    plan = make_plan(
-        source, out, layout=layout, split=split, num_labels=num_labels,
-        shard_bytes=shard_mib * 2**20, storing=storing,
-    )
+    options = {
+        "layout": layout, "split": split, "num_labels": num_labels,
+        "shard_bytes": shard_mib * 2**20, "storing": storing,
+    }
+    plan, bad = make_plan(source, out, **options), []
+    if leave_out_bad:
+        bad = _bad_samples(_runner(plan, workers, progress))
+        files = frozenset(path for one in bad for path in one.record.files.values())
+        plan = make_plan(source, out, **options, left_out=files)
     number = current_number(open_store(out))
     plan = plan.moved(generation_folder(out, number))
     while _is_finished(plan.out) and not (
@@ -79,10 +98,37 @@ def pack(
         plan = plan.moved(generation_folder(out, number))
     if not _is_finished(plan.out):
         with workplace(plan) as work:
-            _commit(plan, _runner(plan, workers, progress)(make_shard), work)
+            _commit(plan, _receipts(plan, _runner(plan, workers, progress), work), work)
+            if bad:
+                _list_bad(plan.out / LEFT_OUT_FILE, bad)
     sets = _open(plan)
     make_current(out, number)
     return sets
+
+
+def _receipts(plan: Plan, run: Run, work: Path) -> list[Receipt]:
+    """All shards, written; DataError that tells of all bad samples, not of the first alone."""
+    try:
+        return run(make_shard)
+    except DataError:
+        bad = _bad_samples(run)
+        if len(bad) < 2:
+            raise
+        _list_bad(work / BAD_FILE, bad)
+        total = sum(len(job.records) for job in plan.jobs)
+        raise DataError(
+            f"{len(bad)} of {total} samples cannot be packed, all listed in {work / BAD_FILE} "
+            f"(first: {bad[0].reason}); mend them, or choose --bad_files=leave_out"
+        ) from None
+
+
+def _bad_samples(run: Run) -> list[BadSample]:
+    return [bad for found in run(bad_samples) for bad in found]
+
+
+def _list_bad(file: Path, bad: list[BadSample]) -> None:
+    with disk_errors(file):
+        file.write_text("".join(f"{one.reason}\n" for one in bad), encoding="utf-8")
 
 
 def _runner(plan: Plan, workers: int | None, progress: Progress | None) -> Run:
@@ -189,6 +235,7 @@ def _commit_set(plan: Plan, planned: PlannedSet, receipts: list[Receipt]) -> Non
         hashlib.sha256(index).hexdigest(),
         census.to_json(),
         plan.storing,
+        planned.left_out,
     )
     with disk_errors(out):
         for shard in out.glob("[0-9]*.tar"):

@@ -11,7 +11,7 @@ from shards.domains import DOMAINS_FILE
 from shards.layouts import find_domains, find_records
 from shards.lists import is_list, read_list
 from shards.manifest import MANIFEST_FILE
-from shards.records import Record
+from shards.records import DataError, Record
 from shards.shard_writer import ShardJob
 from shards.source_files import checked_source
 from shards.storing import Storing
@@ -28,6 +28,8 @@ class PlannedSet:
     out: Path
     layout: str
     jobs: tuple[ShardJob, ...]
+    left_out: tuple[str, ...] = ()
+    """Keys of the samples that are not packed, since something is wrong with them."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class Plan:
             return folder / out.relative_to(self.out)
 
         sets = (
-            PlannedSet(
-                below(planned.out),
-                planned.layout,
-                tuple(dataclasses.replace(job, out=below(job.out)) for job in planned.jobs),
+            dataclasses.replace(
+                planned,
+                out=below(planned.out),
+                jobs=tuple(dataclasses.replace(job, out=below(job.out)) for job in planned.jobs),
             )
             for planned in self.sets
         )
@@ -81,20 +83,25 @@ def make_plan(
     num_labels: int | None,
     shard_bytes: int,
     storing: Storing,
+    left_out: frozenset[Path] = frozenset(),
 ) -> Plan:
-    """Look through the names and sizes of a source; DataError if it cannot be packed."""
+    """Look through the names and sizes of a source; DataError if it cannot be packed.
+
+    left_out: files whose samples are not packed."""
     found = _find(source, layout, split)
-    sets = (
-        PlannedSet(
-            out / name,
-            packed_as,
-            tuple(
-                ShardJob(out / name, number, shard, num_labels, storing)
-                for number, shard in enumerate(_cut(records, shard_bytes))
-            ),
+
+    def planned(name: str, packed_as: str, records: list[Record]) -> PlannedSet:
+        kept = [record for record in records if left_out.isdisjoint(record.files.values())]
+        if not kept:
+            raise DataError(f"{source}: nothing can be packed of {len(records)} samples")
+        jobs = (
+            ShardJob(out / name, number, shard, num_labels, storing)
+            for number, shard in enumerate(_cut(kept, shard_bytes))
         )
-        for name, (packed_as, records) in found.items()
-    )
+        dropped = sorted({record.key for record in records} - {record.key for record in kept})
+        return PlannedSet(out / name, packed_as, tuple(jobs), tuple(dropped))
+
+    sets = (planned(name, *rest) for name, rest in found.items())
     return Plan(out, tuple(sets), "" not in found, num_labels, storing)
 
 

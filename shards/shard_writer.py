@@ -76,6 +76,26 @@ def make_shard(job: ShardJob, tick: Tick) -> Receipt:
     return receipt
 
 
+@dataclass(frozen=True)
+class BadSample:
+    """A sample that cannot be packed."""
+
+    record: Record
+    reason: str
+
+
+def bad_samples(job: ShardJob, tick: Tick) -> list[BadSample]:
+    """All that make_shard() would refuse, without writing anything."""
+    found = []
+    for record in job.records:
+        try:
+            _examined(record, job, Census())
+        except DataError as error:
+            found.append(BadSample(record, str(error)))
+        tick()
+    return found
+
+
 def _kept_receipt(job: ShardJob) -> Receipt | None:
     """The receipt of a finished shard, if shard and sources still are what it was made for."""
     try:
@@ -104,10 +124,7 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
         sink = _HashingSink(file)
         with _tar_writer(sink) as writer:
             for record in job.records:
-                stored = _stored(record, job.storing, census)
-                names = {member: str(path) for member, path in record.files.items()}
-                examine(record.key, stored, names, job.num_labels, census)
-                writer.write(_tar_sample(record, stored))
+                writer.write(_tar_sample(record, _examined(record, job, census)))
                 tick()
         file.flush()
         os.fsync(file.fileno())
@@ -117,6 +134,14 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
         columns=tar_columns(path, tuple(job.records[0].files)),
         census=census,
     )
+
+
+def _examined(record: Record, job: ShardJob, census: Census) -> dict[str, bytes]:
+    """The files of a sample as they are packed, once they are known to be sound."""
+    stored = _stored(record, job.storing, census)
+    names = {member: str(path) for member, path in record.files.items()}
+    examine(record.key, stored, names, job.num_labels, census)
+    return stored
 
 
 def examine(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from shards.records import DataError
@@ -28,6 +30,19 @@ CITYSCAPES_ENDINGS = {
     "_gtFine_color": "",
 }
 """Ending of a stem -> the member of layout labels that it marks; others' files are passed over."""
+
+
+_follow: ContextVar[bool] = ContextVar("follow links", default=False)
+
+
+@contextmanager
+def links_followed(follow: bool) -> Iterator[None]:
+    """Inside, links may lead out of a source, if the user said so: to another disk, say."""
+    token = _follow.set(follow)
+    try:
+        yield
+    finally:
+        _follow.reset(token)
 
 
 def checked_source(source: Path) -> Path:
@@ -55,27 +70,46 @@ def keyed_images(
 
 def image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[Path]:
     """Image files below a folder, in no fixed order; hidden and other files are passed over."""
-    for parent, folder_names, file_names in os.walk(folder):
+    others, seen = [], {folder.resolve()}
+    for parent, folder_names, file_names in os.walk(folder, followlinks=_follow.get()):
         folder_names[:] = [name for name in folder_names if recursive and name[0] != "."]
         for name in folder_names:
-            if os.path.islink(os.path.join(parent, name)):
-                raise DataError(f"{parent}/{name} is a link to a folder: copy the folder there")
+            _check_folder(Path(parent, name), seen)
         for name in file_names:
             path = Path(parent, name)
             suffix = path.suffix.lower()
             if name.startswith("."):
                 continue
             if suffix in OTHER_IMAGE_SUFFIXES:
-                raise DataError(f"{path} is no PNG, JPEG or WebP: convert or remove it")
+                others.append(path)
             if suffix in IMAGE_SUFFIXES:
                 yield _regular_file(source, path)
+    if others:
+        more = f" (and {len(others) - 1} more files)" if len(others) > 1 else ""
+        raise DataError(f"{min(others)}{more} is no PNG, JPEG or WebP: convert or remove it")
+
+
+def _check_folder(path: Path, seen: set[Path]) -> None:
+    """A link to a folder is followed if the user said so, but to no folder twice."""
+    if path.is_symlink() and not _follow.get():
+        raise DataError(
+            f"{path} is a link to a folder: copy the folder there, or `pack --links=follow`"
+        )
+    if _follow.get():
+        target = path.resolve()
+        if target in seen:
+            raise DataError(f"{path} leads to {target}, where other links lead too: remove one")
+        seen.add(target)
 
 
 def check_contained(source: Path, path: Path) -> None:
     """Raise DataError if a link leads out of the source."""
     # It could lead to any file of this machine, whose bytes would then be packed.
-    if not path.resolve().is_relative_to(source):
-        raise DataError(f"{path} is a link that leads out of {source}: copy its target there")
+    if not (_follow.get() or path.resolve().is_relative_to(source)):
+        raise DataError(
+            f"{path} is a link that leads out of {source}: copy its target there, or "
+            "`pack --links=follow`"
+        )
 
 
 def check_regular(path: Path) -> None:

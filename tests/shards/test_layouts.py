@@ -8,6 +8,7 @@ import pytest
 
 from shards.layouts import find_conditions, find_records, image_keys
 from shards.records import DataError
+from shards.source_files import links_followed
 from tests.shards.sources import label_source, pair_source, save
 
 PIXELS = np.zeros((4, 4), np.uint8)
@@ -144,7 +145,9 @@ def test_other_image_formats_are_named_and_other_files_passed_over(tmp_path):
     put(source, "train_img/.hidden.png", "train_img/.trash/9.png")
     assert len(find_records(source)) == 1
     (source / "train_img/001.tif").write_bytes(b"x")
-    with pytest.raises(DataError, match="001.tif is no PNG, JPEG or WebP"):
+    (source / "train_img/002.bmp").write_bytes(b"x")
+    expected = r"001.tif \(and 1 more files\) is no PNG, JPEG or WebP"
+    with pytest.raises(DataError, match=expected):
         find_records(source)
 
 
@@ -171,6 +174,25 @@ def test_a_linked_member_folder_is_refused(tmp_path):
     for name in ("train_label", "train_img"):
         (source / name).symlink_to(outside / name, target_is_directory=True)
     with pytest.raises(DataError, match="train_label is a link that leads out"):
+        find_records(source)
+
+
+def test_links_may_be_followed_but_not_in_circles(tmp_path):
+    outside = label_source(tmp_path / "outside", 2)
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("train_label", "train_img"):
+        (source / name).symlink_to(outside / name, target_is_directory=True)
+    with links_followed(True):
+        assert [record.key for record in find_records(source)] == ["000", "001"]
+        (outside / "train_img/deep").mkdir()
+        for name in ("back", "deep/back"):
+            circle = outside / "train_img" / name
+            circle.symlink_to(outside / "train_img", target_is_directory=True)
+            with pytest.raises(DataError, match="back leads to .*train_img, where other links"):
+                find_records(source)
+            circle.unlink()
+    with pytest.raises(DataError, match="--links=follow"):
         find_records(source)
 
 

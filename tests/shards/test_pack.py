@@ -153,6 +153,7 @@ def test_workers_report_the_first_bad_file_without_a_traceback(large_source, tmp
         (source / f"train_img/{number:03d}.png").write_bytes(b"\x89PNG")
     with pytest.raises(DataError) as caught:
         pack(source, tmp_path / "out", shard_mib=1, workers=2)
+    assert "3 of 28 samples" in str(caught.value)
     assert "011.png is truncated or corrupt" in str(caught.value)
     assert "\n" not in str(caught.value) and caught.value.__cause__ is None
 
