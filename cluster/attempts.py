@@ -74,12 +74,17 @@ def in_a_row(starts: list[Attempt], job: str, images: int) -> int:
 
 
 def newest_images(run: Path) -> int:
-    """Images that the newest whole checkpoint has seen; 0 without one."""
+    """Images that the newest checkpoint has seen; 0 without one. Where its pointer is lost, the
+    last that was written to its end counts."""
+    folder = run / "checkpoints"
     try:
-        name = (run / "checkpoints" / "latest").read_text().strip()
+        name = (folder / "latest").read_text(errors="replace").strip()
     except FileNotFoundError:
-        return 0
-    return int(name) if name.isascii() and name.isdecimal() else 0
+        name = ""
+    if not (name.isascii() and name.isdecimal()):
+        ends = (path.parent.name for path in folder.glob("[0-9]*/files.json"))
+        name = max((end for end in ends if end.isascii() and end.isdecimal()), default="0")
+    return int(name)
 
 
 def read_outcome(run: Path) -> Outcome | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -19,6 +21,10 @@ from launcher.cluster_commands import ClusterCommands
 from launcher.config import Config, ConfigError
 from launcher.shard_commands import ShardCommands
 from shards.records import DataError
+
+
+FIRST_RANK_SPEAKS = 5.0
+"""Seconds: launchers look after their workers several times in them."""
 
 
 class Commands(ShardCommands, ClusterCommands):
@@ -226,13 +232,17 @@ def main() -> None:
         arguments = prepared(sys.argv[1:])
         plan = fire.Fire(Commands(), arguments, name="organza", serialize=silent)
         if isinstance(plan, Plan):
-            sys.exit(plan._run() or 0)
+            status = plan._run() or 0
+            sys.stdout.flush()
+            sys.exit(status)
     except (ConfigError, DataError) as error:
         attempts.record_mistake(str(error))
         fail(error, 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from what is finished.", 128 + signal.SIGINT)
     except (*user_errors(), OSError) as error:  # a full disk, a folder that may not be written
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            os._exit(128 + signal.SIGPIPE)  # as of any program before `| head`
         fail(error, 1)
 
 
@@ -242,9 +252,26 @@ def user_errors() -> tuple[type[Exception], ...]:
     return (ClusterError, *([loaded.TrainingError] if loaded else ()))
 
 
+def nobody_reads() -> bool:
+    """Whether the pipe that this process prints into has lost its reader."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def let_others_speak() -> None:
+    """The first rank of a node speaks for all that end alike, and the launcher then ends these: who
+    still lives after a moment has something of its own to say."""
+    if int(os.environ.get("LOCAL_RANK") or 0) > 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(FIRST_RANK_SPEAKS)
+
+
 def fail(error: object, code: int) -> NoReturn:
     """One sentence and the exit status."""
     rank = os.environ.get("RANK")
+    if code == 2:
+        let_others_speak()
     sentence = f"organza{f' (rank {rank})' if rank else ''}: {error}"
     print(sentence, file=sys.stderr)
     logs.tell(sentence)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cluster import heartbeat
 from cluster.topology import World, topology
-from launcher import observing, spans, wiring
+from launcher import observing, rundir, spans, wiring
 from launcher.building import check_networks, micro_batch_of, recipe_of
 from launcher.config import Config
 from launcher.failures import config_errors
@@ -42,6 +42,7 @@ def data(config: Config) -> Iterator[Finding]:
         recipe = recipe_of(resolved, world.size)
         micro_batch = micro_batch_of(recipe, world.size)
         check_data(resolved, sources, micro_batch)
+        rundir.examine(resolved, fingerprint(sources))
     shards = config.data.shards
     lie = f"{shards} (on {file_system(shards)})" if isinstance(shards, Path) else shards
     found = f"{number} samples an epoch, fingerprint {fingerprint(sources)[:16]}"

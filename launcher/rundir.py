@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import platform
 import time
 from dataclasses import asdict
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
+from cluster import attempts
+from cluster.attempts import Attempt
+from cluster.errors import ClusterError
+from launcher import observing, yaml_files
 from launcher.config import Config, ConfigError
 from shards.draws import Substitution
 from trainers.backends import Backend
-from trainers.checkpoint import Checkpoint, read
+from trainers.checkpoint import Checkpoint, find, newest, read
 from trainers.errors import TrainingError
 from trainers.files import replace_text
 
@@ -66,10 +73,26 @@ def locked(descriptor: int, run_dir: Path) -> bool:
     return True
 
 
-def write(config: Config) -> None:
-    """Leave config.yaml and versions.json in the run folder."""
+def write(config: Config, images: int) -> None:
+    """Leave config.yaml and versions.json in the run folder, and the configuration among those of
+    earlier starts, if it differs from the last: configs/IMAGES.yaml, by where it began."""
+    history = config.run_dir / "configs"
+    before = [path.read_text() for path in sorted(history.glob("*.yaml"))]
+    if before[-1:] != [config.to_yaml()]:
+        history.mkdir(exist_ok=True)
+        number = sum(path.name.startswith(f"{images:09d}") for path in history.glob("*.yaml"))
+        replace_text(history / f"{images:09d}-{number}.yaml", config.to_yaml())
     replace_text(config.run_dir / "config.yaml", config.to_yaml())
     replace_text(config.run_dir / "versions.json", json.dumps(versions(), indent=1) + "\n")
+
+
+def record_start(run_dir: Path, images: int) -> None:
+    """A line among the starts of the run, unless `watch` has written it."""
+    if attempts.RUN in os.environ:
+        return
+    number = sum(not attempt.job for attempt in attempts.attempts(run_dir))
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    attempts.record(run_dir, Attempt("", 0, number, now, images))
 
 
 def write_outcome(run_dir: Path, why: str, images: int) -> None:
@@ -138,6 +161,83 @@ def data_of(run_dir: Path) -> str | None:
     return None
 
 
+def examine(config: Config, fingerprint: str) -> None:
+    """Refuse, before anything is changed, a run folder that this run cannot go on in, or whose
+    history it would bury."""
+    check_place(config.run_dir)
+    check_config_file(config.run_dir / "config.yaml")
+    try:
+        checkpoint = find(config.run_dir)
+    except TrainingError:
+        return  # damaged: once the folder is ours, the one before is looked for
+    if checkpoint is not None:
+        check_same_run(config, fingerprint, checkpoint)
+    else:
+        check_history(config.run_dir)
+
+
+def check_place(run_dir: Path) -> None:
+    """A checkpoint, or the folder of all of a run's, is no run folder."""
+    inside = (run_dir / "state.json").is_file() and (run_dir / "weights.safetensors").is_file()
+    around = newest(run_dir) is not None and not (run_dir / "checkpoints").exists()
+    if inside or around:
+        run = run_dir.absolute().parents[1 if inside else 0]
+        raise ConfigError(
+            f"run_dir={run_dir} is {'a checkpoint' if inside else 'a folder of checkpoints'}, not a "
+            f"run folder: choose run_dir={run} to go on with that run, or start_from={run_dir} "
+            "and another run_dir for a new one."
+        )
+
+
+def check_config_file(path: Path) -> None:
+    """What is about to be replaced must be a resolved configuration, not a recipe of the user."""
+    try:
+        text = path.read_text()
+        written = yaml_files.read(text)
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        text, written = "", None
+    if not isinstance(written, dict) or yaml.safe_dump(written, sort_keys=False) != text:
+        raise ConfigError(
+            f"{path} is there already and was not written by a run, which would replace it: choose "
+            "another run_dir, or move the file."
+        )
+
+
+def check_history(run_dir: Path) -> None:
+    """A run that has saved is never begun anew without a word."""
+    images = observing.last_row(run_dir).get("images", 0)
+    outcome = attempts.read_outcome(run_dir)
+    saved = outcome.images if outcome is not None else 0
+    if saved or images > first_save(run_dir):
+        raise ConfigError(
+            f"run_dir={run_dir} tells of a run of {max(saved, images)} images, but holds no "
+            "checkpoint of it: restore its folder checkpoints, choose another run_dir, or remove "
+            "metrics.jsonl and outcome.json there to begin anew."
+        )
+
+
+def first_save(run_dir: Path) -> float:
+    """Images after which the run in a folder has surely saved; infinite if it is not known."""
+    try:
+        config = observing.configuration(run_dir)
+        every, batch = config["cadence"]["save"], config["batch"]["total"]
+    except (ClusterError, KeyError, TypeError):
+        return math.inf
+    return every + batch if isinstance(every, int) and every else math.inf
+
+
+def changes(now: dict[str, Any], then: dict[str, Any]) -> list[str]:
+    """What differs between two configurations: "batch.total: 2 -> 4"."""
+    now, then = flat(now), flat(then)
+    return [
+        f"{option}: {then.get(option)!r} -> {now.get(option)!r}"
+        for option in sorted(now.keys() | then.keys())
+        if now.get(option) != then.get(option)
+    ]
+
+
 def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> None:
     """Refuse to resume what would silently become another run."""
     now = flat(config.model_dump(mode="json"))
@@ -153,7 +253,8 @@ def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> 
     if checkpoint.state["data"] != fingerprint:
         raise ConfigError(
             f"data.shards={config.data.shards} holds other samples than the run in "
-            f"{config.run_dir} was trained on: use the same shards, or another run_dir."
+            f"{config.run_dir} was trained on: use the same shards; or train on these in another "
+            f"run_dir, from the weights of this run by --start_from={config.run_dir}."
         )
 
 

@@ -146,8 +146,7 @@ def check_same_run(config: Config) -> None:
     from trainers.checkpoint import find
 
     checkpoint = find(config.run_dir)
-    if checkpoint is not None:
-        rundir.check_same_run(config, checkpoint.state["data"], checkpoint)
+    rundir.examine(config, checkpoint.state["data"] if checkpoint else "")
 
 
 def write(batch: Batch, script: str) -> None:

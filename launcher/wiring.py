@@ -46,6 +46,7 @@ def train(config: Config) -> int:
         check_data(config, sources, micro_batch_of(recipe, world.size))
         if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
             checkpoint_at(config.start_from, "start_from")
+        rundir.examine(config, fingerprint(sources))
     backend = backend_of(config, world.size)
     # The fastest algorithm of each convolution is looked for once, which pays where sizes stay the
     # same. Another run may find another one: on a GPU, equal runs differ in the last bits.
@@ -94,7 +95,7 @@ def assemble(
             rundir.lock(config.run_dir)
             attempts.clear(config.run_dir)
             for complaint in mend(config.run_dir):
-                print(f"{complaint} The one before is used.", file=sys.stderr)
+                print(complaint, file=sys.stderr)
             stop.look_for(config.run_dir / "stop")
     with backend.together():
         resume = find(config.run_dir)
@@ -103,8 +104,7 @@ def assemble(
         elif config.start_from is not None:
             start_from(gan, config.start_from, report=lead)
         if lead:
-            rundir.write(config)
-            print(config.to_yaml())
+            begin(config, resume)
     heart.start()
     rundir.check_shared(config.run_dir, resume.progress.images if resume else 0, backend)
     rundir.check_same_data(config, fingerprint(sources), backend)
@@ -132,6 +132,17 @@ def assemble(
         stop=stop,
         pulse=lambda doing, progress: heart.pulse(doing, progress.step, progress.images),
     ), resume
+
+
+def begin(config: Config, resume: Checkpoint | None) -> None:
+    """Tell how the run begins or goes on, and leave word of it in its folder."""
+    images = resume.progress.images if resume else 0
+    rundir.write(config, images)
+    rundir.record_start(config.run_dir, images)
+    print(config.to_yaml())
+    changed = rundir.changes(config.model_dump(mode="json"), resume.config) if resume else []
+    if changed:
+        print(f"Changed since the last start: {'; '.join(changed)}.", file=sys.stderr)
 
 
 def expected_world(config: Config) -> topology.World:

@@ -88,11 +88,35 @@ def find(path: Path) -> Checkpoint | None:
     """The checkpoint at `path`: one itself, or the newest of a run folder; None if none yet."""
     path = Path(path)
     for root in (path / "checkpoints", path):
-        pointer = root / "latest"
-        if pointer.is_file():
-            # The pointer is data: only a plain name beside it is followed.
-            return read(root / Path(pointer.read_text().strip()).name)
+        name = newest(root)
+        if name is not None:
+            return read(root / name)
     return read(path) if (path / "state.json").exists() else None
+
+
+def newest(folder: Path) -> str | None:
+    """The checkpoint in a folder of them that the pointer names or, where it is lost, the last
+    that looks whole; None where there are none."""
+    names = numbered(folder)
+    name = pointed_at(folder)
+    if name in names:
+        return name
+    return max((n for n in names if (folder / n / FILES).exists()), default=max(names, default=None))
+
+
+def numbered(folder: Path) -> list[str]:
+    """Names of the checkpoints in a folder, drafts left out; the newest first."""
+    found = (p.name for p in folder.glob("[0-9]*") if p.name.isdecimal() and p.is_dir())
+    return sorted(found, reverse=True)
+
+
+def pointed_at(folder: Path) -> str:
+    """What the pointer names; "" where it is lost. It is data: only a plain name beside it is
+    followed."""
+    try:
+        return Path((folder / "latest").read_text(errors="replace").strip()).name
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
 
 
 def read(path: Path) -> Checkpoint:
@@ -202,8 +226,8 @@ class Store:
 
     def _prune(self, newest: str) -> None:
         """Remove what need not stay; those beyond a pointer that was set back are left alone."""
-        names = sorted(p.name for p in self.folder.iterdir() if p.name.isdigit())
-        for name in [name for name in names if name <= newest][: -self.keep.last]:
+        names = [name for name in numbered(self.folder) if name <= newest]
+        for name in names[self.keep.last :]:
             if not is_milestone(self.folder / name):
                 # Renamed first: what a kill leaves half removed must not look like a checkpoint.
                 # What resists removal goes with the drafts of the next save.

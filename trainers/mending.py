@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from trainers.checkpoint import FILES, read
+from trainers.checkpoint import FILES, numbered, pointed_at, read
 from trainers.errors import TrainingError
 from trainers.files import crc32_of, replace_text
 
@@ -16,17 +16,20 @@ def mend(run_dir: Path) -> list[str]:
     Returns a sentence for each newer one that cannot be used; it stays where it is. Raises
     TrainingError when there are checkpoints, but none is whole."""
     folder = Path(run_dir) / "checkpoints"
-    if not (folder / "latest").is_file():
-        return []
-    newest, complaints = (folder / "latest").read_text().strip(), []
-    names = sorted((p.name for p in folder.iterdir() if p.name.isdigit()), reverse=True)
+    names, newest = numbered(folder), pointed_at(folder)
+    complaints = []
+    if names and newest not in names:
+        newest = names[0]
+        complaints.append(f"{folder}/latest is lost: the newest whole checkpoint is used.")
     for name in [name for name in names if name <= newest]:
         complaint = complaint_about(folder / name)
         if complaint is None:
-            if name != newest:
+            if complaints:
                 replace_text(folder / "latest", name + "\n")
             return complaints
-        complaints.append(complaint)
+        complaints.append(f"{complaint} The one before is used.")
+    if not names:
+        return []
     raise TrainingError(
         f"{folder} has no whole checkpoint to go on from. {' '.join(complaints)} Restore one, or "
         "remove the folder to start anew."

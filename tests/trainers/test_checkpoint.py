@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from cluster.attempts import newest_images
 from launcher.terminal import Terminal
 from tests.trainers import toy
 from tests.trainers.test_trainer import StopAfter
@@ -189,9 +191,27 @@ def test_an_error_before_the_first_step_is_not_hidden_by_observers(tmp_path: Pat
 
 def test_the_pointer_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     toy.train(tmp_path, toy.recipe())
+    newest = find(tmp_path).path
+    shutil.copytree(newest, tmp_path / "elsewhere")
     (tmp_path / "checkpoints" / "latest").write_text("../../elsewhere\n")
-    with pytest.raises(TrainingError, match="checkpoints/elsewhere is not a whole checkpoint"):
-        find(tmp_path)
+    assert find(tmp_path).path == newest
+
+
+@pytest.mark.parametrize("harm", ["lost", "empty", "garbage"])
+def test_whole_checkpoints_are_found_without_the_pointer(tmp_path: Path, harm: str) -> None:
+    toy.train(tmp_path, toy.recipe(), stop=StopAfter(3))
+    pointer = tmp_path / "checkpoints" / "latest"
+    pointer.unlink() if harm == "lost" else pointer.write_text("" if harm == "empty" else "xyz")
+    cut = tmp_path / "checkpoints" / "000000099"  # half a copy
+    shutil.copytree(find(tmp_path).path, cut)
+    (cut / "files.json").unlink()
+    for place in (tmp_path, tmp_path / "checkpoints"):
+        assert find(place).progress.images == 12
+    assert newest_images(tmp_path) == 12
+    lost, damaged = mend(tmp_path)
+    assert lost == f"{pointer} is lost: the newest whole checkpoint is used."
+    assert "000000099 is damaged" in damaged
+    assert pointer.read_text() == "000000012\n"
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
