@@ -371,7 +371,7 @@ def test_a_map_too_small_for_the_network_is_named(runs: Path, tmp_path: Path) ->
 
 def test_options_that_the_sample_data_does_not_take_are_refused(tmp_path: Path) -> None:
     status, output = organza("pack", "earth", tmp_path / "out", "--split=test")
-    assert status == 2 and "leave out --layout, --split, --num_labels" in output, output
+    assert status == 2 and "leave out all options but --shard_mib" in output, output
     assert not (tmp_path / "out").exists()
 
 
