@@ -37,12 +37,11 @@ def pool_instances(features: Tensor, inst: Tensor) -> Tensor:
     """Mean of `features` [N, C, H, W] over each instance of `inst` [N, 1, H, W], put back in place.
 
     Sorting numbers the instances without asking the device how many there are, so the host never
-    waits. Sums are taken in float32 at least: an instance may cover a million pixels.
+    waits. Sums are taken in float64: an instance may cover all pixels of a picture.
     """
     batch, channels, height, width = features.shape
     segment = _number_instances(inst)
-    precise = torch.promote_types(features.dtype, torch.float32)
-    pixels = features.permute(0, 2, 3, 1).reshape(-1, channels).to(precise)
+    pixels = features.permute(0, 2, 3, 1).reshape(-1, channels).double()
     sums = torch.zeros_like(pixels).index_add(0, segment, pixels)
     sizes = pixels.new_zeros(len(pixels)).index_add_(0, segment, pixels.new_ones(len(pixels)))
     means = (sums / sizes.clamp(min=1)[:, None])[segment].to(features.dtype)

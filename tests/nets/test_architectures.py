@@ -48,6 +48,25 @@ def test_forward_and_gradients_agree(name: str) -> None:
     check_forward(name, SMALL[name]())
 
 
+@pytest.mark.parametrize(
+    ("ndf", "num_layers", "widths"),
+    [
+        (64, 3, [64, 128, 256, 512, 1]),
+        (64, 5, [64, 128, 256, 512, 512, 512, 1]),
+        (96, 3, [96, 192, 384, 512, 1]),
+        (32, 5, [32, 64, 128, 256, 512, 512, 1]),
+    ],
+)
+def test_discriminators_grow_to_512_channels(
+    ndf: int, num_layers: int, widths: list[int]
+) -> None:
+    """Whatever ndf is: the cap of pix2pix and CycleGAN, 8 * ndf, is another one."""
+    with torch.device("meta"):
+        network = MultiscaleDiscriminator(3, ndf, num_layers, num_scales=1)
+        features = network(torch.empty(1, 3, 128, 128))[0]
+    assert [layer.shape[1] for layer in features] == widths
+
+
 def test_discriminators_can_be_run_scale_by_scale() -> None:
     network = MultiscaleDiscriminator(5, ndf=4, num_scales=3)
     x = torch.randn(1, 5, 32, 48)

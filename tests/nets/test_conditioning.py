@@ -89,6 +89,13 @@ def test_instance_pooling_is_the_mean_of_each_instance_of_each_sample() -> None:
             assert torch.allclose(pooled[sample][:, inside], mean, rtol=0, atol=1e-12)
 
 
+def test_instance_pooling_is_precise_over_a_whole_picture() -> None:
+    features = torch.randn(1, 1, 1024, 2048, generator=torch.Generator().manual_seed(0)) + 10
+    inst = torch.zeros(1, 1, 1024, 2048, dtype=torch.int32)
+    pooled = pool_instances(features, inst)
+    assert (pooled.double() - features.double().mean()).abs().max() < 1e-6
+
+
 def test_instance_pooling_passes_gradients() -> None:
     features = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     inst = torch.randint(0, 3, (2, 1, 3, 4))

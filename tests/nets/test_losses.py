@@ -57,6 +57,17 @@ def test_the_losses_of_cyclegan() -> None:
         )
 
 
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 5])
+def test_feature_matching_weighs_by_the_depth(num_layers: int) -> None:
+    """The original multiplies each layer's mean distance by 4 / (n_layers_D + 1)."""
+    network = MultiscaleDiscriminator(3, ndf=2, num_layers=num_layers, num_scales=1).double()
+    real, fake = (network(image(f"fm/{i}", (1, 3, 64, 96)).double())[0] for i in range(2))
+    assert len(real) == num_layers + 2
+    distances = [(f - r).abs().mean().item() for f, r in zip(fake[:-1], real[:-1])]
+    expected = sum(distances) * 4 / (num_layers + 1)
+    assert losses.feature_matching(fake, real).item() == pytest.approx(expected, rel=1e-12)
+
+
 def test_hinge() -> None:
     scores = torch.tensor([-2.0, 0.5, 3.0])
     assert losses.discriminator_loss(scores, True, "hinge").item() == pytest.approx(3.5 / 3)

@@ -10,6 +10,7 @@ from nets import precise
 from nets.norms import Norm, build_norm
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
+DEVICES = ["cpu", *["cuda"] * torch.cuda.is_available()]
 
 
 def features(mean: float, *shape: int) -> Tensor:
@@ -33,12 +34,13 @@ def results(function: nn.Module, x: Tensor, probe: Tensor) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("mean", [0.0, 10.0])
 @pytest.mark.parametrize("norm", ["instance", "batch", "sync-batch"])
+@pytest.mark.parametrize("device", DEVICES)
 def test_float32_is_precise_over_a_whole_picture(
-    norm: Norm, mean: float, layout: torch.memory_format
+    device: str, norm: Norm, mean: float, layout: torch.memory_format
 ) -> None:
-    x = features(mean, 1, 2, 1024, 2048).to(memory_format=layout)
-    probe = features(1.0, *x.shape).flip(3)
-    module = build_norm(norm, 2)
+    x = features(mean, 1, 2, 1024, 2048).to(device, memory_format=layout)
+    probe = features(1.0, *x.shape).flip(3).to(device)
+    module = build_norm(norm, 2).to(device)
     out, grad = results(module, x, probe.to(memory_format=layout))
     wanted, wanted_grad = results(lambda x: plain(norm, x), x.double(), probe.double())
     assert (out - wanted).abs().max() < 2e-6

@@ -163,6 +163,21 @@ def test_terms_in_use_and_their_weights(vgg_file: Path) -> None:
     assert set(generator_step(bare, raw_batch())[1]) == {"G/gan"}
 
 
+@pytest.mark.parametrize("options", [SMALL, FULL, FULL | dict(fix_global=100)])
+def test_the_encoder_learns_with_the_generator(options: dict) -> None:
+    gan = Pix2PixHD(Config(**options, encoder=True, encoder_ngf=4, num_encoder_downsamples=1))
+    for images in (0, 100):
+        phase, judging = gan.phases(images)
+        assert "E" in phase.nets and judging.nets == ("D",)
+        gan.zero_grad()
+        with only(gan, phase):
+            player = Player(gan, phase)
+            player(raw_batch(), {})[0].backward()
+        encoder = list(gan.nets["E"].parameters())
+        assert {id(p) for p in encoder} <= {id(p) for p in player.parameters()}
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder[-1:])
+
+
 @pytest.mark.parametrize("gan_loss", ["lsgan", "bce", "hinge"])
 def test_every_gan_loss_trains(gan_loss: str) -> None:
     torch.manual_seed(0)
