@@ -66,8 +66,8 @@ def test_the_walk_leaves_what_a_user_looks_for(runs: Path) -> None:
     for run in (runs / "run-coarse", runs / "run-full"):
         found = {path.name for path in run.iterdir()}
         assert found - {".lock"} == {
-            "board", "checkpoints", "config.yaml", "heartbeats", "metrics.jsonl", "outcome.json",
-            "versions.json",
+            "attempts.jsonl", "board", "checkpoints", "config.yaml", "configs", "heartbeats",
+            "metrics.jsonl", "outcome.json", "versions.json",
         }
         assert find(run).progress.images == 24
         assert yaml.safe_load((run / "config.yaml").read_text())["schedule"]["constant"] == 12
