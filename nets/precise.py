@@ -9,6 +9,7 @@ float64 by torch, and on GPUs in a tree.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -131,8 +132,10 @@ def _scale(pixels: Tensor, out: Tensor, mean: Tensor, factor: Tensor, bias: Tens
     kind = _precise(pixels)
     mean, factor = mean.to(kind), factor.to(kind)
     for block, target in _blocks(pixels, out):
-        scaled = torch.sub(block, mean).mul_(factor)
-        target.copy_(scaled if bias is None else scaled.add_(bias))
+        with _result(target, kind) as result:
+            torch.sub(block, mean, out=result).mul_(factor)
+            if bias is not None:
+                result.add_(bias)
 
 
 def _scale_back(
@@ -147,11 +150,23 @@ def _scale_back(
     )
     crossed = (crossed - plain * (mean - about)) * rstd
     factor = rstd if weight is None else rstd * weight
-    slope, offset = (-crossed * rstd / count).to(kind), (plain / count).to(kind)
-    factor = factor.to(kind)
+    slope = -crossed * rstd / count * factor
+    offset = (-plain / count * factor - slope * mean).to(kind)
+    slope, factor = slope.to(kind), factor.to(kind)
     for block, given, target in _blocks(pixels, grad, out):
-        target.copy_((block - about).mul_(slope).add_(given).sub_(offset).mul_(factor))
+        with _result(target, kind) as result:
+            torch.addcmul(offset, block, slope, out=result)
+            torch.addcmul(result, given, factor, out=result)
     return crossed, plain
+
+
+@contextmanager
+def _result(target: Tensor, kind: torch.dtype) -> Iterator[Tensor]:
+    """Where to compute what belongs into `target`: there, unless it is of lower precision."""
+    result = target if target.dtype == kind else torch.empty_like(target, dtype=kind)
+    yield result
+    if result is not target:
+        target.copy_(result)
 
 
 def _gradients(
