@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from shards.images import size_of
-from shards.order import hash64
+from shards.hashing import hash64
 from shards.records import DataError, size_text
 
 MODES = ("none", "resize_and_crop", "crop", "scale_width", "scale_width_and_crop")

@@ -13,7 +13,7 @@ import numpy as np
 
 from shards.augment import Preprocess
 from shards.images import decode_sample
-from shards.order import hash64
+from shards.hashing import hash64
 from shards.reader import Reader
 from shards.records import DataError, Unreachable
 from shards.sources import Source

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from shards.augment import Preprocess
-from shards.order import hash64
+from shards.hashing import hash64
 from shards.records import DataError
 
 HEIGHT, WIDTH = 20, 40

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from shards.order import FullOrder, hash64, mix64, mix64_array, permutation
+from shards.hashing import hash64, mix64, mix64_array
+from shards.order import FullOrder, permutation
 
 
 def test_splitmix64_gives_the_published_sequence():
