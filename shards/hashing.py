@@ -1,4 +1,4 @@
-"""Random numbers as pure functions of integers. A hash of our own outlives any library's generator."""
+"""Random numbers as pure functions of integers: a hash of our own outlives any library's."""
 
 from __future__ import annotations
 
