@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.config import ConfigError
+from trainers.settings import home_expanded
 
 SWITCHES = ("--dry", "--requeue")
 """Flags that may stand without a value: then they mean yes."""
@@ -54,10 +55,18 @@ def quoted(arguments: list[str]) -> list[str]:
     for argument in rest:
         name, equals, value = argument.partition("=")
         if argument.startswith("-"):
-            command.append(f"{name}={value!r}" if equals else argument)
+            command.append(f"{name}={at_home(value)!r}" if equals else argument)
         else:
-            command.append(repr(argument))
+            command.append(repr(at_home(argument)))
     return command
+
+
+def at_home(value: str) -> str:
+    """No shell expands the `~` of --option=~/x."""
+    try:
+        return home_expanded(value)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def integers(command: str, **options: str) -> dict[str, int]:

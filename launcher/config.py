@@ -15,7 +15,7 @@ from launcher import yaml_files
 from launcher.hints import hint, messages, section_of
 from launcher.places import Location, NodeCache
 from shards import augment, order
-from trainers.settings import Settings, Span, without_other_kinds
+from trainers.settings import Settings, Span, UserPath, without_other_kinds
 
 RECIPES = Path(__file__).parent / "configs"
 
@@ -157,9 +157,9 @@ class Backend(Settings):
 class Config(Settings):
     gan: str
     """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan."""
-    run_dir: Path
+    run_dir: UserPath
     """Everything the run writes; the same command again resumes from it."""
-    start_from: Path | None = None
+    start_from: UserPath | None = None
     """Run or checkpoint whose weights a new run starts from (coarse -> full)."""
     seed: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -100,7 +100,7 @@ def job_of(wishes: Mapping[str, str], run: Path) -> sbatch.Job:
 
 
 def frozen(config: Settings) -> Settings:
-    """The same with every path absolute: the job may run elsewhere, and `~` means nothing to it."""
+    """The same with every path absolute: the job may run elsewhere."""
     changed = {}
     for name, value in config:
         if isinstance(value, Settings):
@@ -112,7 +112,7 @@ def frozen(config: Settings) -> Settings:
 
 def absolute(path: Path) -> Path:
     """As written, symbolic links included: what they mean may differ between nodes."""
-    return Path.cwd() / path.expanduser()
+    return Path.cwd() / path
 
 
 def check_world(config: Config, job: sbatch.Job) -> None:

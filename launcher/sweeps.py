@@ -23,7 +23,7 @@ def read(option: str) -> tuple[dict[str, list[str]], str]:
     if not option:
         return {}, ""
     name, sign, limit = option.partition("%")
-    path = Path(name).expanduser()
+    path = Path(name)
     try:
         tree = yaml_files.read(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

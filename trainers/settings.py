@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -45,3 +47,22 @@ def _span(value: Any) -> int | str:
 Span = Annotated[int | str, BeforeValidator(_span)]
 """A stretch of training: images (12000), or epochs of the data set ("10 epochs") until the
 launcher, which knows the data set, turns them into images."""
+
+
+def home_expanded(path: str) -> str:
+    """A path with `~` and `~NAME` as a shell reads them; it leaves both alone in --option=~/x.
+
+    ValueError for a user that this machine does not know."""
+    expanded = os.path.expanduser(path)
+    if path.startswith("~") and expanded == path:
+        user = path.partition("/")[0]
+        raise ValueError(f"{path}: nobody's home is {user} here; write ./{path} for such a folder.")
+    return expanded
+
+
+def _user_path(value: Any) -> Any:
+    return Path(home_expanded(str(value))) if isinstance(value, (str, Path)) else value
+
+
+UserPath = Annotated[Path, BeforeValidator(_user_path)]
+"""A path as people write it: `~` is their home."""

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from launcher import building, cli, config, spans, yaml_files
+from launcher.arguments import prepared
 from launcher.config import ConfigError
 
 MINIMAL = {
@@ -242,3 +243,35 @@ def test_absurd_networks_are_told_and_not_built() -> None:
     with pytest.raises(ConfigError, match="93.4 thousand million parameters.*num_downsamples"):
         building.check_networks(absurd)
     building.check_networks(config.load("pix2pixhd-full"))
+
+
+def test_home_is_expanded_wherever_a_path_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell expands the `~` in --option=~/x, nor in a recipe."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    places = {"run_dir": "~/r", "start_from": "~/s"}
+    model = {"lambda_vgg": 1, "vgg_weights": "~/vgg.pth"}
+    tree = MINIMAL | places | {"model": model, "data": {"shards": "~/p"}}
+    tmp_path.joinpath("recipe.yaml").write_text(yaml.safe_dump(tree))
+    for found in (
+        config.load(str(tmp_path / "recipe.yaml")),
+        config.load(
+            "pix2pixhd-full", places | {"data.shards": "~/p", "model.vgg_weights": "~/vgg.pth"}
+        ),
+    ):
+        assert (found.run_dir, found.start_from) == (tmp_path / "r", tmp_path / "s")
+        assert found.data.shards == tmp_path / "p"
+        assert found.model.vgg_weights == tmp_path / "vgg.pth"
+    assert prepared(["stats", "~/p", "--out=~/o.png"]) == [
+        "stats", repr(f"{tmp_path}/p"), f"--out='{tmp_path}/o.png'"
+    ]
+
+
+def test_an_unknown_home_is_told_and_no_folder_of_that_name_is_made() -> None:
+    for give in (
+        lambda: config.load("cyclegan", {"run_dir": "~nobody-of-that-name/r"}),
+        lambda: prepared(["pack", "pics", "~nobody-of-that-name/r"]),
+    ):
+        with pytest.raises(ConfigError, match="nobody's home is ~nobody-of-that-name here; write "):
+            give()

@@ -109,12 +109,12 @@ def test_paths_are_frozen_as_they_are_meant_here(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/me")
     recipe = write_recipe(tmp_path, Path("~/shards"), run_dir="runs/one", start_from="../coarse")
-    batch = submitting.batch_of(str(recipe), {"venv": "~/my venv"})
+    batch = submitting.batch_of(str(recipe), {"venv": "my venv"})
     (config,) = batch.configs.values()
     assert config.run_dir == batch.run == tmp_path / "runs" / "one"
     assert config.data.shards == Path("/home/me/shards")
     assert config.start_from == tmp_path / "../coarse"
-    assert batch.job.venv == "/home/me/my venv" and batch.job.work_dir == str(tmp_path)
+    assert batch.job.venv == str(tmp_path / "my venv") and batch.job.work_dir == str(tmp_path)
     assert batch.job.name == "one"
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -32,7 +31,7 @@ from nets.init import init_normal
 from nets.remat import PRESETS, Memory
 from nets.waist import Ahead, Critic, Terms, narrow_waist, unfrozen
 from trainers.gan import GAN, Batch, Needs, Phase
-from trainers.settings import Settings, Span
+from trainers.settings import Settings, UserPath, Span
 from trainers.weights import read_weights, weights_matter
 
 
@@ -79,7 +78,7 @@ class Config(Settings):
     """Weight of the perceptual loss; 0 leaves it out."""
     vgg: perceptual.VggName = "vgg19"
     """Network of the perceptual loss."""
-    vgg_weights: Path | None = None
+    vgg_weights: UserPath | None = None
     """File with its ImageNet weights: safetensors, or torchvision's .pth."""
     vgg_normalize: bool = False
     """Give it images with ImageNet's mean and deviation (the original does not)."""
