@@ -1,7 +1,10 @@
-"""Signals only set a flag; the loop saves and leaves when it sees it."""
+"""Signals only set a flag; the loop saves and leaves when it sees it.
+
+`hold` is for the first line of a program: a warning may come while torch is still imported."""
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -11,13 +14,50 @@ IMPATIENCE = 3.0
 """Seconds: launchers repeat a signal to their workers at once, a person does so later."""
 GLANCE = 5.0
 """Seconds between looks for the stop file: it lies on a shared disk."""
-STOP_FILE = 1
-"""What `StopRequest` answers for the stop file: no signal of interest has this number."""
+STOP_FILE = 255
+"""What `StopRequest` answers for the stop file: no signal has this number."""
+WARNINGS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+"""What schedulers, launchers and a terminal that goes tell a worker."""
+TERMINALS = tuple(stream for stream in (1, 2) if os.isatty(stream))
+_held: list[int] = []
+
+
+def hold() -> None:
+    """Keep warnings until a `StopRequest` is there to answer them; an interrupt ends the program
+    at once, since nothing is begun."""
+    for signum in wanted(WARNINGS):
+        signal.signal(signum, lambda signum, frame: _held.append(signum))
+    for signum in wanted((signal.SIGINT,)):
+        signal.signal(signum, _leave)
+
+
+def release() -> None:
+    """The end of `hold` for a program that does not wait for warnings."""
+    for signum in WARNINGS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is _leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def held() -> int:
+    """The first warning that came since `hold`; 0 without one."""
+    return _held[0] if _held else 0
+
+
+def wanted(signals: tuple[int, ...]) -> list[int]:
+    """All but those that whoever started us has us ignore: nohup does so with SIGHUP."""
+    return [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
+
+
+def _leave(signum: int, frame: FrameType | None) -> None:
+    os.write(2, b"organza: interrupted before anything was begun.\n")
+    os._exit(128 + signum)
 
 
 class StopRequest:
     """Remembers why this process was asked to leave; call it to ask: 0, or the number of the
-    reason, which is STOP_FILE or that of SIGINT, SIGTERM or SIGUSR2.
+    reason, which is STOP_FILE or that of a signal.
 
     A second SIGINT some seconds later ends the process at once, without saving."""
 
@@ -28,8 +68,11 @@ class StopRequest:
         self.next_look = 0.0
 
     def install(self) -> StopRequest:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, *wanted((signal.SIGHUP,))):
             signal.signal(signum, self._note)
+        for signum in _held:
+            self._note(signum, None)
+        _held.clear()
         return self
 
     def look_for(self, file: Path) -> None:
@@ -44,10 +87,20 @@ class StopRequest:
         return self.number
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            leave_terminal()
         if not self.number:
             self.number, self.since = signum, time.monotonic()
         elif signum == signal.SIGINT and time.monotonic() - self.since > IMPATIENCE:
             signal.default_int_handler(signum, frame)
+
+
+def leave_terminal() -> None:
+    """A terminal that is gone answers every word with an error, which must not end the save."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in TERMINALS:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 def reason(number: int) -> str:

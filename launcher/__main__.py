@@ -1,6 +1,24 @@
-"""`python -m launcher COMMAND`, also as the entry of accelerate, torchrun and deepspeed."""
+"""`python -m launcher COMMAND` and `organza COMMAND`, also as the entry of accelerate, torchrun and
+deepspeed."""
 
-from launcher.cli import main
+import sys
+
+from cluster import signals
+
+WORKERS = {"train", "join"}
+"""Commands that save before they leave when they are told to."""
+
+
+def main() -> None:
+    # Before anything else is imported: that takes seconds, in which a warning may come. Launchers
+    # put an option of theirs in front of the command.
+    signals.hold()
+    if not WORKERS & set(sys.argv[1:3]):
+        signals.release()
+    from launcher import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from cluster import signals
 from cluster.attempts import member
 from cluster.errors import ClusterError
 from cluster.preflight import preflight
@@ -77,6 +78,8 @@ def node_of(run: Path, ranks: int, where: Topology, meeting: Rendezvous) -> argv
 def hand_over(launch: str, node: argv.Node) -> int:
     """Start the node's workers by their launcher. torchrun and accelerate pass SLURM's signals on,
     so this process becomes them; deepspeed needs somebody who does."""
+    if signals.held():  # the launchers would know nothing of it
+        return 128 + signals.held()
     command = argv.command(launch, node)
     os.environ |= {logs.FOLDER: str(logs.attempt_folder(node.run))} | command.environment
     print(f"{node.hosts[node.index]}: {shlex.join(command.argv)}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,23 @@ from cluster import signals
 from cluster.signals import STOP_FILE, StopRequest, reason
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 
 
 @pytest.fixture()
 def request_() -> Iterator[StopRequest]:
+    with restored():
+        yield StopRequest().install()
+
+
+@contextmanager
+def restored() -> Iterator[None]:
     before = {s: signal.getsignal(s) for s in SIGNALS}
-    yield StopRequest().install()
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 @pytest.mark.parametrize("signum", SIGNALS)
@@ -56,3 +65,30 @@ def test_a_second_sigint_later_ends_the_process(
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
+
+
+@pytest.mark.parametrize("signum", signals.WARNINGS)
+def test_a_warning_before_anybody_can_answer_is_kept(signum: int) -> None:
+    with restored():
+        signals.hold()
+        os.kill(os.getpid(), signum)
+        assert signals.held() == signum
+        assert StopRequest().install()() == signum
+        assert signals.held() == 0 and StopRequest().install()() == 0
+
+
+def test_what_is_ignored_from_outside_stays_so() -> None:
+    with restored():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signals.hold()
+        request = StopRequest().install()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert request() == signals.held() == 0
+
+
+def test_other_programs_answer_as_ever() -> None:
+    with restored():
+        signals.hold()
+        signals.release()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert all(signal.getsignal(s) is signal.SIG_DFL for s in signals.WARNINGS)
