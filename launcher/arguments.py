@@ -12,6 +12,8 @@ SWITCHES = ("--dry", "--requeue")
 """Flags that may stand without a value: then they mean yes."""
 RANK_FLAG = "--local_rank="
 """deepspeed puts this in front of the command; LOCAL_RANK says the same."""
+DEEPSPEEDS = ("--deepspeed", "--deepspeed_config", "--deepscale", "--deepscale_config")
+"""What scripts for DeepSpeed take, which its documentation says to give."""
 
 
 class Plan:
@@ -41,6 +43,11 @@ def check_flags(arguments: list[str]) -> None:
         if not argument.startswith("--") or argument in ("--", "--help"):
             continue
         name, equals, _ = argument.partition("=")
+        if name in DEEPSPEEDS:
+            raise ConfigError(
+                f"{name}: nothing reads DeepSpeed's own configuration; give "
+                "--backend.kind=deepspeed, --backend.zero=STAGE and options of the recipe."
+            )
         if not equals:
             raise ConfigError(f"{name} needs a value: write {name}=VALUE.")
         if name in seen:

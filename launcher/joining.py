@@ -15,7 +15,7 @@ from cluster.errors import ClusterError
 from cluster.preflight import preflight
 from cluster.rendezvous import Rendezvous, interface, rendezvous, worker_environment
 from cluster.topology import Topology, topology
-from launcher import argv, forwarding, logs
+from launcher import accelerate_options, argv, forwarding, logs
 from launcher.config import ConfigError, load
 from launcher.facts import config_fingerprint, facts
 
@@ -45,9 +45,11 @@ def work(config: str, overrides: Mapping[str, str]) -> int:
     folder = os.environ.get(logs.FOLDER)
     if folder and (rank := topology().world.rank) > 0:
         logs.divert(Path(folder), rank)
+    resolved = load(config, overrides)
+    accelerate_options.check(resolved, os.environ, accelerate_options.parent_command())
     from launcher import wiring  # torch comes with it: not before `preflight`
 
-    return wiring.train(load(config, overrides))
+    return wiring.train(resolved)
 
 
 def check_one_task_per_node(where: Topology, launch: str) -> None:
