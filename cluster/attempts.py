@@ -44,6 +44,20 @@ class Outcome:
     reason: str
     """What stopped them: SIGTERM, SIGUSR2, SIGINT or stop file; or the mistake."""
     images: int
+    start: str = ""
+    """Which start it was, as `Attempt` is printed; "" where nobody watches."""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How many starts of a job in a row got no further: heartbeats/tries.json."""
+
+    job: str
+    images: int
+    """Those of the newest checkpoint, where all of them began."""
+    number: int
+    start: str
+    """The last of them, as `Attempt` is printed."""
 
 
 def record(run: Path, attempt: Attempt) -> None:
@@ -63,14 +77,22 @@ def attempts(run: Path) -> list[Attempt]:
     return [attempt for line in lines if (attempt := _parse(Attempt, line))]
 
 
-def in_a_row(starts: list[Attempt], job: str, images: int) -> int:
-    """How many of the last starts of this job began at the same images, and nobody got further."""
-    number = 0
-    for attempt in reversed(starts):
-        if (attempt.job, attempt.images) != (job, images):
-            break
-        number += 1
-    return number
+def fruitless(run: Path, attempt: Attempt) -> int:
+    """How many starts of this job in a row, this last one included, have got no further than they
+    began; those that were not counted, as SLURM ended them, do not matter."""
+    images = newest_images(run)
+    if images != attempt.images:
+        return 0
+    before = _read(Tries, run / "heartbeats" / "tries.json")
+    if before is None or (before.job, before.images) != (attempt.job, images):
+        return 1
+    return before.number + (before.start != str(attempt))
+
+
+def count(run: Path, attempt: Attempt, number: int) -> None:
+    """Keep what `fruitless` said of a start that ended by itself."""
+    tries = Tries(attempt.job, newest_images(run), number, str(attempt))
+    heartbeat.write(run / "heartbeats" / "tries.json", json.dumps(asdict(tries)) + "\n")
 
 
 def newest_images(run: Path) -> int:
@@ -89,23 +111,35 @@ def newest_images(run: Path) -> int:
 
 def read_outcome(run: Path) -> Outcome | None:
     """None while the ranks run, and after they ended without a word."""
-    try:
-        return _parse(Outcome, (run / "outcome.json").read_text())
-    except (FileNotFoundError, UnicodeDecodeError):
-        return None
+    return _read(Outcome, run / "outcome.json")
+
+
+def write_outcome(
+    run: Path,
+    outcome: str,
+    reason: str,
+    images: int,
+    environment: Mapping[str, str] = os.environ,
+) -> None:
+    """Leave word of an end for whoever started the ranks, unless the run belongs to another start
+    by now."""
+    own, current = environment.get(heartbeat.START, ""), heartbeat.current_start(run / "heartbeats")
+    if not own or own == current:
+        words = json.dumps(asdict(Outcome(outcome, reason, images, own)))
+        heartbeat.write(run / "outcome.json", words + "\n")
 
 
 def record_mistake(words: str, environment: Mapping[str, str] = os.environ) -> None:
     """Tell `watch`, if it started this process, that another start would end alike."""
     if RUN in environment:
         run = Path(environment[RUN])
-        outcome = Outcome("mistake", words, newest_images(run))
-        heartbeat.write(run / "outcome.json", json.dumps(asdict(outcome)) + "\n")
+        write_outcome(run, "mistake", words, newest_images(run), environment)
 
 
-def clear(run: Path) -> None:
-    """Forget how the last start ended, and a request to stop that was meant for it."""
-    for name in ("outcome.json", "stop"):
+def clear(run: Path, keep_stop: bool = False) -> None:
+    """Forget how the last start ended and, unless it was made during this job, a request to
+    stop that was meant for it."""
+    for name in ("outcome.json",) if keep_stop else ("outcome.json", "stop"):
         (run / name).unlink(missing_ok=True)
 
 
@@ -115,12 +149,19 @@ def member(sweep: Path, environment: Mapping[str, str] = os.environ) -> Path:
     return sweep if task is None else sweep / f"{int(task):03d}"
 
 
-def _parse(kind: type, text: str) -> Any:
-    """An Attempt or Outcome; None for a line that is none."""
+def _read(kind: type, path: Path) -> Any:
     try:
-        values = json.loads(text)
-        found = kind(**values)
+        return _parse(kind, path.read_text())
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+
+
+def _parse(kind: type, text: str) -> Any:
+    """An Attempt, Outcome or Tries; None for a line that is none."""
+    try:
+        found = kind(**json.loads(text))
     except (ValueError, TypeError, RecursionError):
         return None
     kinds = {"int": int, "str": str}
-    return found if all(type(values[f.name]) is kinds[f.type] for f in fields(kind)) else None
+    fits = all(type(getattr(found, f.name)) is kinds[f.type] for f in fields(kind))
+    return found if fits else None

@@ -67,7 +67,7 @@ class Job:
     """Numbers of a sweep's members."""
     signal_s: int = 120
     """Seconds before the time limit at which the ranks are told to save; SLURM looks at its clock
-    every 30 s only, so that it may come earlier, or half a minute late."""
+    every 30 s only, so that it may come earlier."""
     requeue: bool = False
     """Whether SLURM, and the run itself at its time limit, may start the job again."""
     patience: int = 3
@@ -220,7 +220,7 @@ def _directives(job: Job) -> Iterator[str]:
     yield f"chdir={job.work_dir}"
     yield f"output={job.log}"
     yield "open-mode=append"  # else a requeued job begins its log anew
-    yield f"signal=USR2@{job.signal_s}"
+    yield f"signal=B:USR2@{job.signal_s}"
     yield "requeue" if job.requeue else "no-requeue"
 
 
@@ -231,14 +231,15 @@ def _surroundings(job: Job) -> list[str]:
     if job.conda:
         lines += ['eval "$(conda shell.bash hook)"', f"conda activate {shlex.quote(job.conda)}"]
     lines += [f"export {key}={shlex.quote(value)}" for key, value in job.env]
+    hold = "trap '' USR2  # it would end this shell; the watch looks at the clock as well"
     first = "set -e  # without its surroundings the command would fail less clearly"
-    return [first, *lines, ""] if lines else []
+    return [hold, *([first] if lines else []), *lines, ""]
 
 
 def _command(job: Job) -> list[str]:
     watch = f"exec python -m cluster.watch {shlex.quote(job.run_dir)}"
     watch += " --requeue" if job.requeue else ""
-    watch += f" --patience={job.patience} --timeout_s={job.timeout_s} --"
+    limits = f"--patience={job.patience} --timeout_s={job.timeout_s} --signal_s={job.signal_s} --"
     # Without --overlap the ranks could not be started again beside a step that SLURM believes to
     # be running because its slurmstepd cannot tell any more.
     srun = "srun --export=ALL --kill-on-bad-exit=1 --mpi=none --overlap"
@@ -248,4 +249,4 @@ def _command(job: Job) -> list[str]:
     join = f"python -m launcher join {shlex.quote(job.run_dir)}"
     if job.launch != "rank":
         join += f" --launch={job.launch} --ranks={job.ranks_per_node}"
-    return " \\\n    ".join([watch, srun, *container, join]).split("\n")
+    return " \\\n    ".join([watch, limits, srun, *container, join]).split("\n")

@@ -39,6 +39,8 @@ class Status:
     """Of the batch script."""
     seconds_left: int | None
     """Until the time limit; None without a limit, the whole limit while the job waits."""
+    preempted: bool = False
+    """Whether it is in the grace time of a preemption, in which it still is RUNNING."""
 
     @property
     def over(self) -> bool:
@@ -101,6 +103,7 @@ def parse_status(text: str) -> Status:
         hosts="" if hosts == "(null)" else hosts,
         exit_code=int(field(line, "ExitCode").partition(":")[0] or 0),
         seconds_left=None if limit is None else max(0, limit - used),
+        preempted=field(line, "PreemptTime") not in ("", "None", "Unknown"),
     )
 
 

@@ -38,12 +38,26 @@ class Case:
     """Why the ranks are given up although srun runs."""
     told: bool = False
     """Whether SLURM is about to end this job."""
+    preempted: bool = False
+    """Whether it will do so because others need the nodes."""
+    warned: bool = False
+    """Whether the time limit is near."""
     heard: bool = True
     """Whether any rank came up far enough to give a sign of life."""
     start: int = 0
     """Number of this start within the job."""
     tries: int = 1
     """How many starts in a row, this one included, have got no further."""
+
+    @property
+    def by_user(self) -> bool:
+        """Whether somebody asked the ranks to leave who is not SLURM."""
+        return self.outcome is not None and self.outcome.reason not in ("SIGTERM", "SIGUSR2")
+
+    @property
+    def innocent(self) -> bool:
+        """Whether SLURM took the nodes away: that says nothing about the run."""
+        return self.told or self.preempted
 
 
 @dataclass(frozen=True)
@@ -67,13 +81,18 @@ def verdict(case: Case, policy: Policy) -> Verdict:
         return Verdict(Act.EXIT, f"Finished at {case.outcome.images} images.")
     if case.outcome is not None and case.outcome.outcome == "mistake":
         return Verdict(Act.EXIT, f"Not started again: {case.outcome.reason}", MISTAKE)
-    if case.told or case.outcome is not None and case.outcome.reason == "SIGTERM":
+    if case.by_user and not case.told:
+        return Verdict(Act.EXIT, f"{_ended(case)} `sbatch` with this script goes on.")
+    if case.preempted and not case.told and policy.requeue:
+        # In its grace time SLURM waits: a job that ended by itself would not come back.
+        return Verdict(Act.REQUEUE, f"{_ended(case)} SLURM preempts this job: it is requeued.", 1)
+    if case.innocent or case.outcome is not None and case.outcome.reason == "SIGTERM":
         return Verdict(Act.STAY, f"{_ended(case)} SLURM ends or requeues this job.", 143)
-    stuck = case.tries >= policy.patience
-    if case.outcome is not None or case.status == SAVE_AND_REQUEUE:
-        return _stopped(case, policy, stuck)
-    if case.status == MISTAKE:
+    if case.status == MISTAKE and case.outcome is None:
         return Verdict(Act.EXIT, "Not started again: the mistake is named above.", MISTAKE)
+    stuck = case.tries >= policy.patience
+    if case.outcome is not None or case.warned or case.status == SAVE_AND_REQUEUE:
+        return _stopped(case, policy, stuck)
     if stuck:
         words = f"Given up: the last {case.tries} starts got no further. The reason is in the logs."
         return Verdict(Act.EXIT, f"{_ended(case)} {words}", case.status or 1)
@@ -85,8 +104,7 @@ def verdict(case: Case, policy: Policy) -> Verdict:
 
 
 def _stopped(case: Case, policy: Policy, stuck: bool) -> Verdict:
-    by_user = case.outcome is not None and case.outcome.reason != "SIGUSR2"
-    if by_user or not policy.requeue:
+    if not policy.requeue:
         return Verdict(Act.EXIT, f"{_ended(case)} `sbatch` with this script goes on.")
     if stuck:
         words = f"Given up: {case.tries} starts in a row got no further within their time limit."
@@ -97,6 +115,9 @@ def _stopped(case: Case, policy: Policy, stuck: bool) -> Verdict:
 def _ended(case: Case) -> str:
     if case.outcome is not None:
         return f"Stopped by {case.outcome.reason} and saved at {case.outcome.images} images."
+    near = "The time limit is near. " if case.warned else ""
     if case.complaint:
-        return case.complaint
-    return f"The ranks ended without a word, with status {case.status}."
+        return near + case.complaint
+    if case.status is None:
+        return near.strip()
+    return f"{near}The ranks ended without a word, with status {case.status}."

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from cluster import rendezvous, slurm
+from cluster import claim, rendezvous, slurm
 from cluster.errors import ClusterError
 from cluster.preflight import preflight
 from cluster.topology import topology
@@ -88,7 +88,7 @@ def run_dir(config: Config) -> Iterator[Finding]:
     while not folder.exists():
         folder = folder.parent
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".doctor-") as file:
-        rundir.locked(file.fileno(), folder)
+        claim.locked(file.fileno(), folder)
         file.write(b"x")
         file.flush()
         ahead = os.fstat(file.fileno()).st_mtime - time.time()

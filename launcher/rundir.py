@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 import yaml
 
-from cluster import attempts
+from cluster import attempts, claim
 from cluster.attempts import Attempt
 from cluster.errors import ClusterError
 from launcher import observing, yaml_files
@@ -50,27 +49,16 @@ def versions() -> dict[str, str]:
 def lock(run_dir: Path) -> None:
     """Make this process the only writer of the run folder; the system ends that with it."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    if attempts.RUN not in os.environ:  # else `watch` has claimed the run
+        holder = claim.take(run_dir, claim.own_name())
+        if holder is not None:
+            raise ConfigError(claim.refusal(run_dir, holder))
     descriptor = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT)
-    if not locked(descriptor, run_dir):
+    if not claim.locked(descriptor, run_dir):
         raise ConfigError(
             f"Another process is training in run_dir={run_dir}: wait for its end, or choose "
             "another run_dir."
         )
-
-
-def locked(descriptor: int, run_dir: Path) -> bool:
-    """Lock a file of the run folder, unless another process has; ConfigError where there are no
-    locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise ConfigError(
-            f"run_dir={run_dir} lies on a file system without locks ({error.strerror}): choose "
-            "another, or mount it with them (Lustre: -o flock)."
-        ) from error
-    return True
 
 
 def write(config: Config, images: int) -> None:
@@ -93,12 +81,6 @@ def record_start(run_dir: Path, images: int) -> None:
     number = sum(not attempt.job for attempt in attempts.attempts(run_dir))
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     attempts.record(run_dir, Attempt("", 0, number, now, images))
-
-
-def write_outcome(run_dir: Path, why: str, images: int) -> None:
-    """Leave word of an orderly end for whoever started the ranks; `why`: what stopped them."""
-    outcome = {"outcome": "stopped" if why else "finished", "reason": why, "images": images}
-    replace_text(run_dir / "outcome.json", json.dumps(outcome) + "\n")
 
 
 def write_substitution(run_dir: Path, rank: int, substitution: Substitution) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,7 +70,8 @@ def train(config: Config) -> int:
             why = "" if finished else reason(trainer.vote.stopped_by)
             with backend.together():  # nobody leaves before the word is given: srun ends the rest
                 if backend.rank == 0:
-                    rundir.write_outcome(config.run_dir, why, trainer.progress.images)
+                    end, images = "stopped" if why else "finished", trainer.progress.images
+                    attempts.write_outcome(config.run_dir, end, why, images)
     finally:
         heart.stop()
     backend.close()
@@ -93,7 +95,7 @@ def assemble(
     with backend.together():
         if lead:
             rundir.lock(config.run_dir)
-            attempts.clear(config.run_dir)
+            attempts.clear(config.run_dir, keep_stop=attempts.RUN in os.environ)
             for complaint in mend(config.run_dir):
                 print(complaint, file=sys.stderr)
             stop.look_for(config.run_dir / "stop")

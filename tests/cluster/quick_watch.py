@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from cluster import heartbeat, listener, watch
+from cluster import heartbeat, listener, notices, watch
 
 heartbeat.INTERVAL = 0.2
 listener.LEAST_SILENCE = 1.0
+notices.LAST, notices.SHARE = 52.0, 0.1  # of a minute, the least time limit
 watch.TICK = 0.1
 watch.LINGER = 1.0
 watch.PATIENT_END = 10.0 if "SLURM_JOB_ID" in os.environ else 1.0

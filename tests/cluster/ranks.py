@@ -2,18 +2,19 @@
 
 python -m tests.cluster.ranks RUN STEPS [FAULT ...], by srun or alone. A fault RANK:STEP:WHAT
 happens once in the run's life, or in every start as RANK:STEP:WHAT! with WHAT one of
-kill (by SIGKILL), hang (in the main thread), freeze (the whole process), exit=STATUS."""
+kill (by SIGKILL), hang (in the main thread), freeze (the whole process), exit=STATUS. With
+SLOW_RESTART=SECONDS in the environment they come up late in a requeued job, and die of any signal
+until then."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
 
-from cluster import heartbeat
+from cluster import attempts, heartbeat
 from cluster.heartbeat import Heart
 
 heartbeat.INTERVAL = 0.2
@@ -24,6 +25,8 @@ caught: list[int] = []
 
 def main(run: Path, num_steps: int, faults: list[str]) -> int:
     rank = int(os.environ.get("SLURM_PROCID", "0"))
+    if "SLURM_RESTART_COUNT" in os.environ:
+        time.sleep(float(os.environ.get("SLOW_RESTART", "0")))
     for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
         signal.signal(signum, lambda signum, frame: caught.append(signum))
     heart = Heart(run / "heartbeats", rank).start()
@@ -41,8 +44,7 @@ def main(run: Path, num_steps: int, faults: list[str]) -> int:
             save(latest, step)
     if rank == 0:
         save(latest, step)
-        outcome = {"outcome": "stopped" if stop else "finished", "reason": stop, "images": step}
-        heartbeat.write(run / "outcome.json", json.dumps(outcome))
+        attempts.write_outcome(run, "stopped" if stop else "finished", stop, step)
     heart.stop()
     return 128 + signal.Signals[stop] if stop.startswith("SIG") else 0
 

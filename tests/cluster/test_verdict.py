@@ -37,6 +37,17 @@ def stopped(reason: str, status: int = 0, **more: object) -> Case:
         (stopped("SIGUSR2", None), (REQUEUE, 1), (EXIT, 0)),
         (Case(None, 140), (REQUEUE, 1), (EXIT, 0)),
         (Case(None, 140, tries=3), (EXIT, 1), (EXIT, 0)),
+        (Case(None, 143, warned=True), (REQUEUE, 1), (EXIT, 0)),
+        (Case(None, 1, warned=True, tries=3), (EXIT, 1), (EXIT, 0)),
+        (Case(None, None, "Silent.", warned=True), (REQUEUE, 1), (EXIT, 0)),
+        (Case(None, 2, warned=True), (EXIT, 2), (EXIT, 2)),
+        (Case(None, 143, warned=True, told=True), (STAY, 143), (STAY, 143)),
+        # In the grace time of a preemption, however often it happens.
+        (stopped("SIGTERM", 143, preempted=True), (REQUEUE, 1), (STAY, 143)),
+        (Case(None, 1, preempted=True, tries=9), (REQUEUE, 1), (STAY, 143)),
+        (Case(None, 1, preempted=True, told=True), (STAY, 143), (STAY, 143)),
+        (stopped("stop file", preempted=True), (EXIT, 0), (EXIT, 0)),
+        (replace(FINISHED, preempted=True), (EXIT, 0), (EXIT, 0)),
         # The user's wish.
         (stopped("stop file"), (EXIT, 0), (EXIT, 0)),
         (stopped("SIGINT", 130), (EXIT, 0), (EXIT, 0)),

@@ -25,12 +25,15 @@ RANKS = (sys.executable, "-m", "tests.cluster.ranks")
 class Watched:
     """A watch in a process of its own, and what it says."""
 
-    def __init__(self, run: Path, *command: str, options: tuple[str, ...] = ()):
+    def __init__(
+        self, run: Path, *command: str, options: tuple[str, ...] = (), **variables: str
+    ):
         self.run = run
         watch = (sys.executable, "-m", "tests.cluster.quick_watch", run, *options, "--")
         outside = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         self.process = subprocess.Popen(
-            [*watch, *command], cwd=ROOT, text=True, env=outside, stdout=subprocess.PIPE
+            [*watch, *command], cwd=ROOT, text=True, env=outside | variables,
+            stdout=subprocess.PIPE,
         )
 
     def end(self, seconds: float = 15) -> tuple[int, str]:
@@ -149,6 +152,52 @@ def test_the_warning_without_requeue_ends_the_job(watch: type[Watched], tmp_path
     os.kill(heartbeat.read(tmp_path / "heartbeats")[0].pid, signal.SIGUSR2)
     status, words = watched.end()
     assert status == 0 and "Stopped by SIGUSR2" in words and "goes on" in words
+
+
+def test_the_warning_to_the_watch_is_passed_on(watch: type[Watched], tmp_path: Path) -> None:
+    watched = watch(1000)
+    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    watched.process.send_signal(signal.SIGUSR2)
+    status, words = watched.end()
+    assert status == 0 and f"Stopped by SIGUSR2 and saved at {steps(tmp_path)[-1] + 1}" in words
+
+
+@pytest.mark.parametrize("command", ["exec sleep 60", "sleep 1; exit 143", "kill -KILL $$"])
+def test_a_warning_that_no_rank_could_catch_starts_nothing_again(
+    tmp_path: Path, command: str
+) -> None:
+    """While they start, and between two starts."""
+    watched = Watched(tmp_path, "bash", "-c", f"kill -USR2 $PPID; {command}")
+    status, words = watched.end()
+    assert status == 0 and "The time limit is near. The ranks ended" in words
+    assert watched.starts == [0]
+
+
+def test_a_wish_to_stop_between_two_starts_is_kept(tmp_path: Path) -> None:
+    crash = f"test -e {tmp_path}/once || {{ touch {tmp_path}/once {tmp_path}/stop; exit 1; }}"
+    watched = Watched(tmp_path, "bash", "-c", f"{crash}; exec {' '.join(RANKS)} {tmp_path} 1000")
+    status, words = watched.end()
+    assert status == 0 and "Stopped by stop file" in words and watched.starts == [0, 0]
+
+
+def test_a_second_watch_changes_nothing(watch: type[Watched], tmp_path: Path) -> None:
+    first = watch(1000)
+    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    status, words = watch(1000).end()
+    assert status == 1 and f"is in the hands of process {first.process.pid} on" in words
+    (tmp_path / "stop").touch()
+    assert first.end()[0] == 0 and first.starts == [0]
+    assert steps(tmp_path) == list(range(len(steps(tmp_path))))
+
+
+def test_a_later_restart_of_a_job_takes_the_run_from_an_earlier_one(tmp_path: Path) -> None:
+    """As of one on a node that SLURM does not reach any more."""
+    command = (*RANKS, str(tmp_path), "40")
+    lost = Watched(tmp_path, *command, SLURM_JOB_ID="17")
+    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    again = Watched(tmp_path, *command, SLURM_JOB_ID="17", SLURM_RESTART_COUNT="1")
+    assert "started again (job 17, restart 1" in lost.end()[1] and lost.process.returncode == 1
+    assert again.end()[0] == 0 and steps(tmp_path)[-1] == 39
 
 
 def test_after_sigterm_the_job_stays_until_slurm_ends_it(

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -30,7 +31,8 @@ class Run:
         self.folder = folder
         folder.joinpath("logs").mkdir(parents=True)
         path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
-        options = {"nodes": "2", "mem": "300", "env": f"PATH={path}"} | options
+        options = {"nodes": "2", "mem": "300"} | options
+        options["env"] = f"PATH={path},{options.get('env', 'NOTHING=')}"
         places = {"run_dir": str(folder), "work_dir": str(ROOT), "name": "small"}
         script = render(job(options, **places))
         ranks = shlex.join(["-m", "tests.cluster.ranks", str(folder), str(steps), *faults])
@@ -95,14 +97,18 @@ def runs(
     submit("left", 20)
     submit("warned", FOREVER, requeue="yes")
     submit("cancelled", FOREVER, requeue="yes")
-    submit("preempted", FOREVER, requeue="yes", partition="low", mem="5000")
+    submit("limited", FOREVER, "0:5:hang", "1:5:hang", requeue="yes", time="1", signal_s="58")
+    submit("preempted", FOREVER, requeue="yes", partition="low", mem="5000", env="SLOW_RESTART=3")
     submit("hopeless", 20, "1:0:kill!", patience="2")
     for name in ("killed", "lost", "left", "warned", "cancelled", "preempted"):
         runs[name].await_steps()
+    runs["warned"].copy = slurm.submit(runs["warned"].folder / "job.sh")
     hurt(slurm_cluster, runs)
     (folder / "urgent.sh").write_text(URGENT)
-    slurm.submit(folder / "urgent.sh")
+    preempting = Thread(target=preempt, args=(runs["preempted"], folder / "urgent.sh"))
+    preempting.start()
     yield runs
+    preempting.join()
     for one in runs.values():
         slurm.cancel(one.number)
     for one in runs.values():
@@ -120,6 +126,14 @@ def hurt(cluster: MiniSlurm, runs: dict[str, Run]) -> None:
         cluster.execute("n2", "pkill", "-KILL", "-f", pattern)
     run("scancel", "--signal=USR2", runs["warned"].number)  # as SLURM does before the limit
     slurm.cancel(runs["cancelled"].number)
+
+
+def preempt(one: Run, urgent: Path) -> None:
+    """Once in training, and three times while the ranks start."""
+    for restart in range(4):
+        wait_for(lambda restart=restart: one.starts[-1:] == [(restart, 0)], 60, "start")
+        time.sleep(0.5)
+        slurm.submit(urgent)
 
 
 @pytest.fixture()
@@ -182,10 +196,27 @@ def test_a_cancelled_job_stays_cancelled(one: Run) -> None:
     assert one.state == "CANCELLED" and one.starts == [(0, 0)]
 
 
+@pytest.mark.parametrize("one", ["warned"], indirect=True)
+def test_a_second_copy_of_a_job_leaves_the_first_alone(one: Run) -> None:
+    wait_for(lambda: slurm.status(one.copy).state == "FAILED", 30, "end of the copy")
+    words = one.folder.joinpath("logs", f"job-{one.copy}.log").read_text()
+    assert f"is in the hands of job {one.number}" in words and words.count("\n") == 1
+    assert {start.job for start in attempts.attempts(one.folder)} == {one.number}
+
+
+@pytest.mark.parametrize("one", ["limited"], indirect=True)
+def test_ranks_that_hang_at_the_time_limit_are_requeued_before_it(one: Run) -> None:
+    print(f"hung at the time limit: training again after {one.await_restart(90):.1f} s")
+    assert one.starts[:2] == [(0, 0), (1, 0)]
+    assert "The time limit is near. The ranks have not left in time." in one.log
+
+
 @pytest.mark.parametrize("one", ["preempted"], indirect=True)
 def test_a_preempted_job_comes_back(one: Run) -> None:
-    print(f"preempted: training again after {one.await_restart(60):.1f} s")
-    assert one.starts == [(0, 0), (1, 0)] and "DUE TO PREEMPTION" in one.log
+    """Also from preemptions while its ranks start, more often than it may fail."""
+    restarts = [(restart, 0) for restart in range(5)]
+    wait_for(lambda: one.lines(1)[-1][3].startswith(f"job {one.number}, restart 4"), 90, "training")
+    assert one.starts == restarts and one.log.count("SLURM preempts this job") == 4
     steps = one.steps()
     assert steps == list(range(len(steps)))
 

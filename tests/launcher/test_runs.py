@@ -223,7 +223,7 @@ def test_a_second_writer_of_a_run_is_refused(shards: Path, tmp_path: Path) -> No
     finally:
         process.kill()
         process.communicate()
-    assert status == 2 and "Another process is training in run_dir=" in output, output
+    assert status == 2 and f"is in the hands of process {process.pid} on" in output, output
 
 
 BAD_SOURCES = {

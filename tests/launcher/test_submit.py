@@ -27,7 +27,7 @@ SCRIPT = """\
 #SBATCH --chdir={root}
 #SBATCH --output={run}/logs/job-%j.log
 #SBATCH --open-mode=append
-#SBATCH --signal=USR2@120
+#SBATCH --signal=B:USR2@120
 #SBATCH --requeue
 
 """

@@ -19,9 +19,10 @@
 #SBATCH --chdir=/home/me/organza
 #SBATCH --output=/scratch/runs/city/logs/job-%j.log
 #SBATCH --open-mode=append
-#SBATCH --signal=USR2@300
+#SBATCH --signal=B:USR2@300
 #SBATCH --requeue
 
+trap '' USR2  # it would end this shell; the watch looks at the clock as well
 set -e  # without its surroundings the command would fail less clearly
 module load cuda/12.4 gcc/12
 source '/home/me/my venv/bin/activate'
@@ -29,6 +30,7 @@ export NCCL_DEBUG=INFO
 export GREETING='it'"'"'s $5, "really"'
 export NCCL_IB_HCA=mlx5_0,mlx5_1
 
-exec python -m cluster.watch /scratch/runs/city --requeue --patience=3 --timeout_s=1800 -- \
+exec python -m cluster.watch /scratch/runs/city --requeue \
+    --patience=3 --timeout_s=1800 --signal_s=300 -- \
     srun --export=ALL --kill-on-bad-exit=1 --mpi=none --overlap --cpus-per-task=2 \
     python -m launcher join /scratch/runs/city

@@ -9,13 +9,15 @@
 #SBATCH --chdir=/home/me/organza
 #SBATCH --output=/scratch/runs/city/logs/job-%j.log
 #SBATCH --open-mode=append
-#SBATCH --signal=USR2@120
+#SBATCH --signal=B:USR2@120
 #SBATCH --no-requeue
 
+trap '' USR2  # it would end this shell; the watch looks at the clock as well
 set -e  # without its surroundings the command would fail less clearly
 eval "$(conda shell.bash hook)"
 conda activate organza
 
-exec python -m cluster.watch /scratch/runs/city --patience=3 --timeout_s=1800 -- \
+exec python -m cluster.watch /scratch/runs/city \
+    --patience=3 --timeout_s=1800 --signal_s=120 -- \
     srun --export=ALL --kill-on-bad-exit=1 --mpi=none --overlap --cpus-per-task=2 \
     python -m launcher join /scratch/runs/city --launch=torchrun --ranks=2
