@@ -46,7 +46,7 @@ def preflight(
     if world.rank > 0:
         return _ask(own, meeting, start + timeout, timeout)
     with _Desk(own, meeting.preflight_port) as desk:
-        error = desk.wait(start + DECIDE * timeout) or desk.absent()
+        error = desk.taken(meeting.port) or desk.wait(start + DECIDE * timeout) or desk.absent()
         desk.answer(error)
         if error:
             desk.turn_away(error, min(start + CLOSE * timeout, time.monotonic() + LINGER))
@@ -67,10 +67,7 @@ class _Desk:
         try:
             self.listener = socket.create_server(("", port), backlog=max(128, own.world))
         except OSError as error:
-            raise ClusterError(
-                f"Rank 0 on {own.host} cannot listen on port {port} ({os.strerror(error.errno)}): "
-                "start again, or set MASTER_PORT so that it and the next port are free."
-            ) from error
+            raise ClusterError(self.cannot_listen(port, error)) from error
         self.listener.setblocking(False)
         self.selector.register(self.listener, selectors.EVENT_READ)
 
@@ -81,6 +78,20 @@ class _Desk:
         for connection in (self.listener, *self.waiting, *self.halves):
             connection.close()
         self.selector.close()
+
+    def cannot_listen(self, port: int, error: OSError) -> str:
+        return (
+            f"Rank 0 on {self.own.host} cannot listen on port {port} ({os.strerror(error.errno)}): "
+            "start again, or set MASTER_PORT so that it and the next port are free."
+        )
+
+    def taken(self, port: int) -> str | None:
+        """The sentence about a port of torch.distributed that another program holds."""
+        try:
+            socket.create_server(("", port)).close()
+        except OSError as error:
+            return self.cannot_listen(port, error)
+        return None
 
     def wait(self, deadline: float) -> str | None:
         """Until all ranks are there, one does not fit (the sentence), or time is over."""

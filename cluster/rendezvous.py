@@ -17,6 +17,7 @@ from cluster.topology import Environment, Topology, number
 FIRST_PORT = 12000
 NUM_PORTS = 10000
 """Pairs of ports, all below 32768, where Linux begins to hand them out to whoever connects."""
+HIGHEST_PORT = 65535
 USUAL_PORT = 29500
 """torch's own default, for clusters without job numbers."""
 SIOCGIFADDR = 0x8915
@@ -41,7 +42,8 @@ class Rendezvous:
 def rendezvous(topology: Topology, environment: Environment = os.environ) -> Rendezvous:
     """The launcher's MASTER_ADDR and MASTER_PORT, or else the first node and the job's own port.
 
-    Raises ClusterError when several nodes would meet at an address that each has for itself."""
+    Raises ClusterError when several nodes would meet at an address that each has for itself, and
+    for an address or port that cannot be one."""
     address = environment.get("MASTER_ADDR")
     if address is None:
         address = master_address(topology.hosts) if topology.num_nodes > 1 else "127.0.0.1"
@@ -50,14 +52,49 @@ def rendezvous(topology: Topology, environment: Environment = os.environ) -> Ren
             f"MASTER_ADDR={address} is each node's own, but there are {topology.num_nodes} nodes: "
             "give the launcher an address of the first node that the others reach."
         )
+    check_known(address)
     if "MASTER_PORT" in environment or "SLURM_JOB_ID" not in environment:
         port = number(environment, "MASTER_PORT", USUAL_PORT)
+        if not 0 < port < HIGHEST_PORT:
+            raise ClusterError(
+                f"MASTER_PORT={port} is no port: choose one from 1024 to {HIGHEST_PORT - 1}; the "
+                "next one is used too."
+            )
         return Rendezvous(address, port, f"the start at port {port}")
     job, restart, step = (
         number(environment, f"SLURM_{name}", 0) for name in ("JOB_ID", "RESTART_COUNT", "STEP_ID")
     )
     run = f"job {job}, restart {restart}, step {step}"
     return Rendezvous(address, job_port(job, restart + step), run)
+
+
+def check_known(address: str) -> None:
+    try:
+        socket.getaddrinfo(address, None)
+    except OSError as error:
+        raise ClusterError(
+            f"MASTER_ADDR={address} is no address that {socket.gethostname()} knows "
+            f"({error.strerror}): give the name or number of rank 0's machine."
+        ) from error
+
+
+def check_interfaces(environment: Environment = os.environ) -> None:
+    """Raise ClusterError if gloo or NCCL are told to use interfaces that are not here."""
+    here = [name for _, name in socket.if_nameindex()]
+    for variable, fits in (
+        ("GLOO_SOCKET_IFNAME", str.__eq__),
+        ("NCCL_SOCKET_IFNAME", str.startswith),
+    ):
+        asked = environment.get(variable, "")
+        if not asked or asked.startswith("^"):  # NCCL: all but these
+            continue
+        names = asked.removeprefix("=").split(",")
+        fits = str.__eq__ if asked.startswith("=") else fits
+        if not any(fits(name, wanted) for name in here for wanted in names):
+            raise ClusterError(
+                f"{variable}={asked}, but {socket.gethostname()} has {', '.join(here)}: name the "
+                "interface that leads to the other nodes, or unset it."
+            )
 
 
 def job_port(job: int, attempt: int = 0) -> int:
@@ -130,7 +167,9 @@ def interface(address: str) -> str | None:
     return None
 
 
-def worker_environment(topology: Topology, meeting: Rendezvous) -> Mapping[str, str]:
+def worker_environment(
+    topology: Topology, meeting: Rendezvous, environment: Environment = os.environ
+) -> Mapping[str, str]:
     """What a worker finds under torchrun, for one that srun or mpirun started."""
     world = topology.world
     names = {
@@ -141,7 +180,7 @@ def worker_environment(topology: Topology, meeting: Rendezvous) -> Mapping[str, 
         "MASTER_ADDR": meeting.address,
         "MASTER_PORT": meeting.port,
     }
-    gloo = interface(meeting.address)
+    gloo = environment.get("GLOO_SOCKET_IFNAME") or interface(meeting.address)
     return {name: str(value) for name, value in names.items()} | (
         {"GLOO_SOCKET_IFNAME": gloo} if gloo else {}
     )

@@ -34,6 +34,10 @@ def installed(package: str) -> str:
 def config_fingerprint(config: Path) -> str:
     """One short word for the file's content; "absent" on a node that does not see it."""
     try:
-        return hashlib.sha256(config.read_bytes()).hexdigest()[:16]
+        return text_fingerprint(config.read_bytes())
     except FileNotFoundError:
         return "absent"
+
+
+def text_fingerprint(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]

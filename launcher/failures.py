@@ -22,6 +22,20 @@ def config_errors() -> Iterator[None]:
 
 
 @contextmanager
+def start_errors() -> Iterator[None]:
+    """What torch.distributed says when the processes do not find each other."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"The processes did not come together within backend.timeout_s ({reason}): look for "
+            "what the others say, whether MASTER_ADDR and MASTER_PORT are rank 0's and its port is "
+            "free, and which network GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name."
+        ) from error
+
+
+@contextmanager
 def memory_errors(remedy: str) -> Iterator[None]:
     """A GPU that is too small is the user's to mend."""
     try:

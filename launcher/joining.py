@@ -1,4 +1,5 @@
-"""`join`: a task of srun finds its place and becomes the worker, or its node's launcher."""
+"""`join`: a task of srun finds its place and becomes the worker, or its node's launcher; `train`: a
+worker that somebody has started finds the others."""
 
 from __future__ import annotations
 
@@ -13,11 +14,22 @@ from cluster import signals
 from cluster.attempts import member
 from cluster.errors import ClusterError
 from cluster.preflight import preflight
-from cluster.rendezvous import Rendezvous, interface, rendezvous, worker_environment
+from cluster.rendezvous import (
+    Rendezvous,
+    check_interfaces,
+    interface,
+    rendezvous,
+    worker_environment,
+)
 from cluster.topology import Topology, topology
 from launcher import accelerate_options, argv, forwarding, logs
-from launcher.config import ConfigError, load
-from launcher.facts import config_fingerprint, facts
+from launcher.config import Config, ConfigError, load
+from launcher.facts import config_fingerprint, facts, text_fingerprint
+
+AGENT = "TORCHELASTIC_RUN_ID"
+"""Set for the workers of torchrun and accelerate."""
+PATIENCE = 300.0
+"""Seconds for which those who were started one by one wait for each other."""
 
 
 def join(run: Path, launch: str, ranks: int) -> int:
@@ -37,15 +49,33 @@ def join(run: Path, launch: str, ranks: int) -> int:
     if launch != "rank":
         return hand_over(launch, node_of(run, ranks, where, meeting))
     os.environ |= worker_environment(where, meeting)
-    return work(f"{run}/config.yaml", {})
+    return train(load(f"{run}/config.yaml"))
 
 
 def work(config: str, overrides: Mapping[str, str]) -> int:
-    """Train in this process; the exit status."""
+    """Train in this process, one of those that any launcher started; the exit status."""
+    where = topology()
     folder = os.environ.get(logs.FOLDER)
-    if folder and (rank := topology().world.rank) > 0:
-        logs.divert(Path(folder), rank)
+    if folder and where.world.rank > 0:
+        logs.divert(Path(folder), where.world.rank)
     resolved = load(config, overrides)
+    if where.world.size > 1:
+        check_interfaces()
+        if AGENT not in os.environ:
+            meet(where, resolved)
+    return train(resolved)
+
+
+def meet(where: Topology, config: Config) -> None:
+    """As `join`, for workers that srun, mpirun, deepspeed or a person has started without it.
+    torchrun and accelerate have an agent on each node, and these have met."""
+    meeting = rendezvous(where)
+    own = {"the configuration": text_fingerprint(config.to_yaml().encode())}
+    preflight(where.world, meeting, facts() | own, min(config.backend.timeout_s, PATIENCE))
+    os.environ.update(worker_environment(where, meeting))
+
+
+def train(resolved: Config) -> int:
     accelerate_options.check(resolved, os.environ, accelerate_options.parent_command())
     from launcher import wiring  # torch comes with it: not before `preflight`
 

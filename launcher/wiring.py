@@ -15,7 +15,7 @@ from cluster.signals import STOP_FILE, StopRequest, reason
 from launcher import presets, rundir, spans
 from launcher.building import build, check_networks, micro_batch_of, recipe_of
 from launcher.config import Config, ConfigError
-from launcher.failures import config_errors, memory_errors, peer_errors
+from launcher.failures import config_errors, memory_errors, peer_errors, start_errors
 from launcher.places import cache_of
 from launcher.sizes import check_data, preprocess_of
 from launcher.terminal import Terminal
@@ -48,7 +48,8 @@ def train(config: Config) -> int:
         if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
             checkpoint_at(config.start_from, "start_from")
         rundir.examine(config, fingerprint(sources))
-    backend = backend_of(config, world.size)
+    with start_errors():
+        backend = backend_of(config, world.size)
     # The fastest algorithm of each convolution is looked for once, which pays where sizes stay the
     # same. Another run may find another one: on a GPU, equal runs differ in the last bits.
     preprocess = preprocess_of(config)

@@ -156,6 +156,24 @@ def await_line(path: Path) -> None:
         time.sleep(0.2)
 
 
+def test_srun_alone_starts_a_run_in_an_allocation(slurm_cluster: MiniSlurm, folder: Path) -> None:
+    """What people type first, in a shell of salloc."""
+    recipe = write_recipe(folder, folder / "shards", schedule={"constant": 8, "decay": 0})
+    run = folder / "by-srun"
+    command = [
+        "salloc", "--nodes=2", "--ntasks-per-node=1", "srun",
+        sys.executable, "-m", "launcher", "train", str(recipe), f"--run_dir={run}",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, text=True, capture_output=True, timeout=WAIT_S,
+        env={k: v for k, v in environment().items() if k != "GLOO_SOCKET_IFNAME"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome = json.loads((run / "outcome.json").read_text())
+    assert (outcome["outcome"], outcome["images"]) == ("finished", 8)
+    assert len(list((run / "heartbeats").iterdir())) == 2
+
+
 def test_an_eventful_run_ends_as_a_calm_one(slurm_cluster: MiniSlurm, folder: Path) -> None:
     """A rank killed, one that hangs, a node cut off, a node lost."""
     job = Job(folder, "eventful", "--ranks=1")

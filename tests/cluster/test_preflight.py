@@ -156,6 +156,15 @@ def test_a_port_that_is_taken_is_named() -> None:
     assert f"cannot listen on port {port + 1} (Address already in use)" in found
 
 
+def test_a_taken_port_of_the_process_group_is_told_to_all() -> None:
+    port = free_pair()
+    with socket.create_server(("127.0.0.1", port)):
+        outcomes = meet(worlds(3), port=port)
+    first, seconds = outcomes[0]
+    assert {found for found, _ in outcomes} == {first} and seconds < TIMEOUT
+    assert f"cannot listen on port {port} (Address already in use)" in first
+
+
 def test_another_program_at_the_port_is_told_from_rank_0() -> None:
     port = free_pair()
     with socket.create_server(("127.0.0.1", port + 1)) as server:

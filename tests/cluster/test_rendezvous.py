@@ -37,6 +37,38 @@ def test_several_nodes_do_not_meet_at_localhost(address: str) -> None:
         meeting.rendezvous(TWO_NODES, {"MASTER_ADDR": address})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("MASTER_ADDR", "no-such-host.invalid", "MASTER_ADDR=no-such-host.invalid is no address"),
+        ("MASTER_PORT", "0", "MASTER_PORT=0 is no port: choose one from 1024 to 65534"),
+        ("MASTER_PORT", "65535", "MASTER_PORT=65535 is no port"),
+        ("MASTER_PORT", "99999", "MASTER_PORT=99999 is no port"),
+        ("MASTER_PORT", "http", "MASTER_PORT='http' is not a number"),
+    ],
+)
+def test_what_cannot_be_a_place_is_named(variable: str, value: str, sentence: str) -> None:
+    with pytest.raises(ClusterError, match=sentence):
+        meeting.rendezvous(Topology(), {variable: value})
+
+
+@pytest.mark.parametrize("variable", ["GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"])
+def test_an_interface_that_is_not_here_is_named(variable: str) -> None:
+    with pytest.raises(ClusterError, match=f"{variable}=ib7, but .* has .*lo.*: name the"):
+        meeting.check_interfaces({variable: "ib7"})
+    for value in ("lo", "ib7,lo"):
+        meeting.check_interfaces({variable: value})
+
+
+def test_nccl_has_more_ways_to_name_interfaces() -> None:
+    for value in ("l", "^docker", "=lo"):
+        meeting.check_interfaces({"NCCL_SOCKET_IFNAME": value})
+    with pytest.raises(ClusterError):
+        meeting.check_interfaces({"NCCL_SOCKET_IFNAME": "=l"})
+    with pytest.raises(ClusterError):
+        meeting.check_interfaces({"GLOO_SOCKET_IFNAME": "l"})
+
+
 def test_a_job_s_port_follows_from_its_number() -> None:
     environment = {"SLURM_JOB_ID": "17", "MASTER_ADDR": "10.0.0.7"}
     first = meeting.rendezvous(TWO_NODES, environment)
@@ -78,6 +110,13 @@ def test_loopback_is_known_by_any_name() -> None:
 def test_the_interface_that_leads_to_an_address_is_named() -> None:
     assert interface("127.0.0.1") == "lo"
     assert interface("255.255.255.256") is None  # no address: no way to it
+
+
+def test_the_user_s_interface_is_kept() -> None:
+    found = meeting.worker_environment(
+        TWO_NODES, Rendezvous("127.0.0.1", 29500, ""), {"GLOO_SOCKET_IFNAME": "ib0"}
+    )
+    assert found["GLOO_SOCKET_IFNAME"] == "ib0"
 
 
 def test_a_worker_finds_what_torchrun_would_tell_it() -> None:
