@@ -180,7 +180,9 @@ def worker_environment(
         "MASTER_ADDR": meeting.address,
         "MASTER_PORT": meeting.port,
     }
-    gloo = environment.get("GLOO_SOCKET_IFNAME") or interface(meeting.address)
+    asked = environment.get("GLOO_SOCKET_IFNAME")
+    # A machine's way to itself, as set for a run on one, leads to no other node.
+    gloo = asked if asked and asked != "lo" else interface(meeting.address)
     return {name: str(value) for name, value in names.items()} | (
         {"GLOO_SOCKET_IFNAME": gloo} if gloo else {}
     )

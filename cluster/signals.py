@@ -18,6 +18,7 @@ STOP_FILE = 255
 """What `StopRequest` answers for the stop file: no signal has this number."""
 WARNINGS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 """What schedulers, launchers and a terminal that goes tell a worker."""
+SIGNALS = (*WARNINGS, signal.SIGINT)
 TERMINALS = tuple(stream for stream in (1, 2) if os.isatty(stream))
 _held: list[int] = []
 
@@ -29,6 +30,7 @@ def hold() -> None:
         signal.signal(signum, lambda signum, frame: _held.append(signum))
     for signum in wanted((signal.SIGINT,)):
         signal.signal(signum, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `join` keeps them from a launcher
 
 
 def release() -> None:

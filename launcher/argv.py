@@ -3,8 +3,9 @@
 About these launchers, not in their manuals:
   - torchrun's shared store keeps the addresses of dead workers, so that restarts fail unless
     TORCH_DISABLE_SHARE_RDZV_TCP_STORE is set; only the c10d rendezvous survives them.
-  - torchrun and accelerate die of USR2 and leave their workers alone with it, unless told to pass
+  - torchrun and accelerate die of USR1 and leave their workers alone with it, unless told to pass
     it on. They give the workers TORCH_ELASTIC_SHUTDOWN_TIMEOUT seconds to save, then kill them.
+    What SLURM says, `join` tells the workers itself: a launcher that starts could not.
   - accelerate reads torchrun's PET_ variables for what it has no option for. A user's own default
     configuration would mix in, hence the file. `--cpu` starts one process, whatever else is said.
 """

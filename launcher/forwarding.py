@@ -1,8 +1,9 @@
 """Signals past a launcher that would not survive them, straight to its workers.
 
-deepspeed dies of USR2 and leaves its workers behind, and on TERM it ends them with all their data
-processes before they could save. So `join` stays in front of it: SLURM tells the task, and the task
-tells the workers.
+torchrun, accelerate and deepspeed die of a signal while they start, and later end their workers
+before these could save. So `join` stays in front of them: SLURM tells the task, and the task tells
+the workers. The launchers never hear of it, as signals are blocked in them; so they are in the
+workers, until the first line of these takes what has come meanwhile.
 """
 
 from __future__ import annotations
@@ -14,31 +15,35 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
-FORWARDED = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+from cluster.signals import SIGNALS, StopRequest
+
 MARK = b"LOCAL_RANK="
 """Whoever has this variable is a worker, or descends from one."""
+GLANCE = 0.2
+"""Seconds between two looks for workers that have not been told yet."""
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run a launcher to its end; its exit status, 128 + N if signal N ended it."""
-    # Without control groups SLURM tells the whole tree; what is ignored here is ignored there too.
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    launcher = subprocess.Popen(argv)
+def run(argv: Sequence[str], stop: StopRequest) -> int:
+    """Run a launcher to its end; its exit status, 128 + N if signal N ended it.
 
-    def forward(signum: int, frame: FrameType | None) -> None:
-        found = workers(launcher.pid)
-        for pid in found:
+    stop: once it says so, all workers are told, also those that start later."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what starts now inherits that
+    launcher, told = subprocess.Popen(argv), set()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    while (status := ended(launcher)) is None:
+        for pid in set(workers(launcher.pid)) - told if stop() else ():
             with suppress(ProcessLookupError):
-                os.kill(pid, signum)
-        if not found:  # nothing is begun that could be saved
-            launcher.send_signal(signal.SIGTERM)
-
-    for signum in FORWARDED:
-        signal.signal(signum, forward)
-    status = launcher.wait()
+                os.kill(pid, stop())
+            told.add(pid)
     return status if status >= 0 else 128 - status
+
+
+def ended(launcher: subprocess.Popen[bytes]) -> int | None:
+    """Its exit status, if it ends within a glance."""
+    with suppress(subprocess.TimeoutExpired):
+        return launcher.wait(GLANCE)
+    return None
 
 
 def workers(launcher: int) -> list[int]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cluster import signals
+from cluster import attempts, signals
 from cluster.attempts import member
 from cluster.errors import ClusterError
 from cluster.preflight import preflight
@@ -21,6 +21,7 @@ from cluster.rendezvous import (
     rendezvous,
     worker_environment,
 )
+from cluster.signals import StopRequest, reason
 from cluster.topology import Topology, topology
 from launcher import accelerate_options, argv, forwarding, logs
 from launcher.config import Config, ConfigError, load
@@ -46,6 +47,8 @@ def join(run: Path, launch: str, ranks: int) -> int:
     meeting = rendezvous(where)
     config = {"the configuration": config_fingerprint(run / "config.yaml")}
     preflight(where.world, meeting, facts() | config)
+    if signals.held():  # nothing is begun that could be saved
+        return leave(run, signals.held())
     if launch != "rank":
         return hand_over(launch, node_of(run, ranks, where, meeting))
     os.environ |= worker_environment(where, meeting)
@@ -108,17 +111,25 @@ def node_of(run: Path, ranks: int, where: Topology, meeting: Rendezvous) -> argv
 
 
 def hand_over(launch: str, node: argv.Node) -> int:
-    """Start the node's workers by their launcher. torchrun and accelerate pass SLURM's signals on,
-    so this process becomes them; deepspeed needs somebody who does."""
-    if signals.held():  # the launchers would know nothing of it
-        return 128 + signals.held()
+    """Start the node's workers by their launcher, and pass SLURM's signals on to them."""
     command = argv.command(launch, node)
     os.environ |= {logs.FOLDER: str(logs.attempt_folder(node.run))} | command.environment
     print(f"{node.hosts[node.index]}: {shlex.join(command.argv)}", file=sys.stderr, flush=True)
     if launch == "deepspeed":
         write_hostfile(node)
-        return forwarding.run(command.argv)
-    os.execv(command.argv[0], command.argv)
+    stop = StopRequest().install()
+    status = forwarding.run(command.argv, stop)
+    if stop() and attempts.read_outcome(node.run) is None:  # they were told before they could hear
+        return leave(node.run, stop())
+    return status
+
+
+def leave(run: Path, signum: int) -> int:
+    """Leave word that this start was told to end; the exit status."""
+    if attempts.RUN in os.environ:
+        images = attempts.newest_images(run)
+        attempts.write_outcome(run, "stopped", reason(signum), images)
+    return 128 + signum
 
 
 def write_hostfile(node: argv.Node) -> None:

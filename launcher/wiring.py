@@ -12,7 +12,7 @@ import torch
 from cluster import attempts, topology
 from cluster.heartbeat import Heart
 from cluster.signals import STOP_FILE, StopRequest, reason
-from launcher import presets, rundir, spans
+from launcher import logs, presets, rundir, spans
 from launcher.building import build, check_networks, micro_batch_of, recipe_of
 from launcher.config import Config, ConfigError
 from launcher.failures import config_errors, memory_errors, peer_errors, start_errors
@@ -78,7 +78,9 @@ def train(config: Config) -> int:
     backend.close()
     if backend.rank == 0:
         print(closing_words(config, why, trainer.progress.images), file=sys.stderr)
-    return 0 if finished or trainer.vote.stopped_by == STOP_FILE else 128 + trainer.vote.stopped_by
+    # Launchers under `join` would start again what ends with another status.
+    well = finished or trainer.vote.stopped_by == STOP_FILE or logs.FOLDER in os.environ
+    return 0 if well else 128 + trainer.vote.stopped_by
 
 
 def assemble(

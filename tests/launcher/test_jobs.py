@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from cluster import slurm
+from cluster import attempts, slurm
 from cluster.errors import ClusterError
 from launcher import monitoring, submissions, submitting
 from launcher.config import ConfigError
@@ -24,6 +25,23 @@ from trainers.checkpoint import find
 LAUNCHERS = ("rank", "torchrun", "accelerate")
 JOB = {"nodes": "2", "mem": "1000M", "time": "10"}
 LONG = {"schedule.constant": "1000000", "cadence.save": "1000000", "data.workers": "1"}
+SLOW_TORCH = """
+import os, sys, time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch" and "SLURM_RESTART_COUNT" not in os.environ:
+            time.sleep(4)
+
+sys.meta_path.insert(0, Slow())
+"""
+WARNED = {
+    # Whom the warning reaches, and the calm run with as many processes.
+    "rank": (("scancel", "--batch", "--signal=USR2"), "sweep/000"),
+    "torchrun": (("pkill", "-USR2", "-f"), "rank"),
+    "accelerate": (("scancel", "--full", "--signal=USR2"), "sweep/000"),
+    "deepspeed": (("scancel", "--signal=USR2"), "sweep/000"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +61,7 @@ def folder(slurm_cluster: MiniSlurm, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def walked(folder: Path) -> Path:
     """Runs of every launcher, a sweep of two and a wrong one, all ended."""
-    (folder / "sweep.yaml").write_text("{optim.lr: [1e-4, 3e-4]}")
+    (folder / "sweep.yaml").write_text("{optim.lr: [2e-4, 3e-4]}")
     for launch in LAUNCHERS[1:]:
         submit(folder, launch, launch=launch)
     submit(folder, "sweep", nodes="1", array=str(folder / "sweep.yaml"), requeue="yes")
@@ -82,6 +100,30 @@ def ended(job: str) -> bool:
     return status is None or status.over
 
 
+@pytest.fixture(scope="module")
+def warned(slurm_cluster: MiniSlurm, walked: Path) -> Path:
+    """Runs of every launcher that were warned of their time limit two seconds after their start,
+    while somebody imports torch; one of them, of two nodes, on the second node only."""
+    (walked / "slow").mkdir()
+    (walked / "slow" / "sitecustomize.py").write_text(SLOW_TORCH)
+    jobs = {}
+    for launch, (_, calm) in WARNED.items():
+        nodes, path = "2" if calm == "rank" else "1", f"PYTHONPATH={walked}/slow"
+        options = {"launch": launch, "nodes": nodes, "env": path, "requeue": "yes"}
+        jobs[launch] = submit(walked, f"warned-{launch}", **options)
+    for launch, (way, _) in WARNED.items():
+        run = walked / f"warned-{launch}"
+        wait_for((run / "attempts.jsonl").exists, 60, f"start of {run}")
+        time.sleep(max(0.0, (run / "attempts.jsonl").stat().st_mtime + 2 - time.time()))
+        if way[0] == "pkill":
+            slurm_cluster.execute("n2", *way, f"launcher join {run}")
+        else:
+            subprocess.run([*way, jobs[launch]], check=True)
+    for launch, job in jobs.items():
+        wait_for(lambda job=job: ended(job), 180, f"end of {launch}")
+    return walked
+
+
 @pytest.mark.parametrize("launch", LAUNCHERS)
 def test_two_nodes_train_under_every_launcher(walked: Path, launch: str) -> None:
     run = walked / launch
@@ -101,6 +143,17 @@ def test_the_launcher_makes_no_difference(walked: Path) -> None:
         assert [name for name in first if not torch.equal(first[name], other[name])] == []
 
 
+@pytest.mark.parametrize("launch", WARNED)
+def test_a_warning_while_the_ranks_start_costs_nothing(warned: Path, launch: str) -> None:
+    run = warned / f"warned-{launch}"
+    log = organza("logs", run)[1]
+    assert slurm.status(submissions.submission(run).job).state == "COMPLETED", log
+    starts = [(start.restart, start.start) for start in attempts.attempts(run)]
+    assert starts == [(0, 0), (1, 0)] and "The job is requeued" in log, log
+    ours, calm = find(run).weights(), find(warned / WARNED[launch][1]).weights()
+    assert [name for name in calm if not torch.equal(ours[name], calm[name])] == []
+
+
 def test_status_logs_and_runs_tell_of_them(walked: Path) -> None:
     status, output = organza("status", walked / "rank")
     job = submissions.submission(walked / "rank").job
@@ -117,7 +170,7 @@ def test_status_logs_and_runs_tell_of_them(walked: Path) -> None:
 
 
 def test_each_member_of_a_sweep_trains_with_its_own_options(walked: Path) -> None:
-    for i, lr in enumerate((1e-4, 3e-4)):
+    for i, lr in enumerate((2e-4, 3e-4)):
         checkpoint = find(walked / "sweep" / f"00{i}")
         assert checkpoint.config["optim"]["lr"] == lr
         assert checkpoint.progress.images == 24

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import argv, forwarding
+from launcher import argv
 from launcher.argv import Command, Node
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, organza
@@ -59,7 +59,8 @@ COMMANDS = {
     ),
 }
 LAUNCHER = """
-import os, subprocess, sys
+import os, subprocess, sys, time
+time.sleep(0.5)  # imports torch, so to speak
 worker = [sys.executable, sys.argv[1]]
 ranks = [dict(os.environ, RANK=str(i), LOCAL_RANK=str(i)) for i in range(2)]
 workers = [subprocess.Popen(worker, env=rank) for rank in ranks]
@@ -68,16 +69,24 @@ sys.exit(max(w.wait() for w in workers))
 WORKER = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
+Path(__file__).with_name(f"begun-{os.environ['RANK']}").touch()
+time.sleep(0.5)  # until its first line, so to speak
+from cluster import signals
+signals.hold()
 helper = subprocess.Popen(["sleep", "60"])
-caught = []
-signal.signal(signal.SIGUSR2, lambda signum, frame: caught.append(signum))
-ready = Path(__file__).with_name(f"ready-{os.environ['RANK']}")
-ready.touch()
-while not caught:
+stop = signals.StopRequest().install()
+Path(__file__).with_name(f"ready-{os.environ['RANK']}").touch()
+while stop() != signal.SIGUSR2:
     time.sleep(0.02)
 alive = helper.poll() is None
 helper.kill()
 sys.exit(77 if alive else 1)
+"""
+TASK = """
+import sys
+from cluster.signals import StopRequest
+from launcher import forwarding
+sys.exit(forwarding.run(sys.argv[1:], StopRequest().install()))
 """
 DIVERTED = """
 import os, sys
@@ -190,43 +199,24 @@ def test_a_rank_s_last_words_are_in_both_logs(tmp_path: Path, end: str, last: st
     assert ("Traceback" in own) == (end == "traceback")
 
 
-def test_a_signal_reaches_the_workers_and_harms_nobody_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["launcher", "begun-1", "ready-1"])
+def test_a_signal_reaches_the_workers_and_harms_nobody_else(tmp_path: Path, moment: str) -> None:
+    """While their launcher starts, while they start themselves, and in their work."""
     (tmp_path / "launch.py").write_text(LAUNCHER)
     (tmp_path / "work.py").write_text(WORKER)
     words = [sys.executable, str(tmp_path / "launch.py"), str(tmp_path / "work.py")]
-    task = subprocess.Popen(
-        [sys.executable, "-c", f"import sys; from launcher import forwarding\n"
-                               f"sys.exit(forwarding.run({words}))"],
-        cwd=ROOT, env=without_rank(),
-    )
+    task = subprocess.Popen([sys.executable, "-c", TASK, *words], cwd=ROOT, env=without_rank())
     try:
         deadline = time.monotonic() + 30
-        while len(list(tmp_path.glob("ready-*"))) < 2:
+        while not (children(task.pid) if moment == "launcher" else (tmp_path / moment).exists()):
             assert task.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.01)
         (launcher,) = children(task.pid).split()
         os.kill(int(launcher), signal.SIGUSR2)  # as some SLURMs do: it must not die of it
-        time.sleep(0.3)
         task.send_signal(signal.SIGUSR2)
         assert task.wait(timeout=30) == 77
     finally:
         task.kill()
-
-
-def test_a_launcher_without_workers_yet_is_ended(tmp_path: Path) -> None:
-    assert forwarding.workers(os.getpid()) == []
-    task = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from launcher import forwarding\n"
-                               "sys.exit(forwarding.run(['sleep', '60']))"],
-        cwd=ROOT, env=without_rank(),
-    )
-    deadline = time.monotonic() + 30
-    while not children(task.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    time.sleep(0.3)  # its handlers come right after the child
-    task.send_signal(signal.SIGUSR2)
-    assert task.wait(timeout=30) == 128 + signal.SIGTERM
 
 
 def children(pid: int) -> str:
@@ -234,4 +224,5 @@ def children(pid: int) -> str:
 
 
 def without_rank() -> dict[str, str]:
-    return {name: value for name, value in environment().items() if name != "LOCAL_RANK"}
+    variables = environment() | {"PYTHONPATH": str(ROOT)}
+    return {name: value for name, value in variables.items() if name != "LOCAL_RANK"}
