@@ -34,6 +34,8 @@ class Notices:
         """By SIGTERM: the ranks have been told as well."""
         self.ending = False
         """SLURM is ending the job, or has forgotten it."""
+        self.overtime = False
+        """That is since its time limit is reached."""
         self.preempted = False
         self.warned = False
         self.limit: float | None = None
@@ -46,8 +48,9 @@ class Notices:
 
     @property
     def told(self) -> bool:
-        """Whether SLURM is about to end the job, whatever it does."""
-        return self.terminated or self.ending
+        """Whether SLURM is about to end the job, whatever it does; at its time limit it can still
+        be requeued."""
+        return (self.terminated or self.ending) and not self.overtime
 
     def ask(self) -> None:
         """SLURM's own word; where it gives none, what is known stays."""
@@ -56,7 +59,7 @@ class Notices:
                 self._hear(slurm.status(self.job))
             except ClusterError as error:
                 self.say(str(error))
-        self.warned = self.warned or self.near(self.signal_s)
+        self.warned = self.warned or self.overtime or self.near(self.signal_s)
 
     def near(self, seconds: float) -> bool:
         """Whether the time limit is not further away than that, as far as is known."""
@@ -75,6 +78,7 @@ class Notices:
 
     def _hear(self, status: slurm.Status | None) -> None:
         self.ending = status is None or status.state != "RUNNING"
+        self.overtime = status is not None and status.reason == "TimeLimit"
         self.preempted = status is not None and status.preempted
         left = None if status is None else status.seconds_left
         self.limit = None if left is None else time.monotonic() + left

@@ -38,7 +38,8 @@ class Status:
     exit_code: int
     """Of the batch script."""
     seconds_left: int | None
-    """Until the time limit; None without a limit, the whole limit while the job waits."""
+    """Until the time limit; None without a limit, the whole limit, as far as SLURM knows it, while
+    the job waits."""
     preempted: bool = False
     """Whether it is in the grace time of a preemption, in which it still is RUNNING."""
 
@@ -93,7 +94,8 @@ def parse_status(text: str) -> Status:
     """One line of `scontrol show job -o`; of an array, its first task's."""
     line = text.strip().splitlines()[0]
     job, task = field(line, "ArrayJobId") or field(line, "JobId"), field(line, "ArrayTaskId")
-    limit, used = seconds(field(line, "TimeLimit")), seconds(field(line, "RunTime")) or 0
+    limit, used = field(line, "TimeLimit"), seconds(field(line, "RunTime")) or 0
+    left = None if limit == "Partition_Limit" else seconds(limit)
     hosts = field(line, "NodeList")
     return Status(
         job=f"{job}_{task}" if task else job,
@@ -102,7 +104,7 @@ def parse_status(text: str) -> Status:
         restarts=int(field(line, "Restarts") or 0),
         hosts="" if hosts == "(null)" else hosts,
         exit_code=int(field(line, "ExitCode").partition(":")[0] or 0),
-        seconds_left=None if limit is None else max(0, limit - used),
+        seconds_left=None if left is None else max(0, left - used),
         preempted=field(line, "PreemptTime") not in ("", "None", "Unknown"),
     )
 

@@ -86,7 +86,8 @@ def verdict(case: Case, policy: Policy) -> Verdict:
     if case.preempted and not case.told and policy.requeue:
         # In its grace time SLURM waits: a job that ended by itself would not come back.
         return Verdict(Act.REQUEUE, f"{_ended(case)} SLURM preempts this job: it is requeued.", 1)
-    if case.innocent or case.outcome is not None and case.outcome.reason == "SIGTERM":
+    terminated = case.outcome is not None and case.outcome.reason == "SIGTERM"
+    if case.innocent or terminated and not case.warned:
         return Verdict(Act.STAY, f"{_ended(case)} SLURM ends or requeues this job.", 143)
     if case.status == MISTAKE and case.outcome is None:
         return Verdict(Act.EXIT, "Not started again: the mistake is named above.", MISTAKE)

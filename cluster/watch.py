@@ -202,7 +202,7 @@ class Watch:
 
     def decide(self, case: Case) -> Verdict:
         """The verdict, told to whoever reads the log; a requeue is done."""
-        if case.outcome is None or case.outcome.reason == "SIGTERM":
+        if case.outcome is None or case.outcome.reason == "SIGTERM" or self.notices.told:
             self.notices.ask()
         case = replace(
             case,

@@ -33,6 +33,15 @@ def test_a_failed_task_of_an_array_is_read() -> None:
     assert status.over
 
 
+def test_the_grace_time_of_a_preemption_is_seen() -> None:
+    assert parse_status(f"{RUNNING.strip()} PreemptTime=2026-11-26T16:46:50\n").preempted
+    assert not parse_status(f"{RUNNING.strip()} PreemptTime=None\n").preempted
+
+
+def test_a_job_that_waits_for_its_partition_s_limit_has_none_yet() -> None:
+    assert parse_status(RUNNING.replace("1-00:00:00", "Partition_Limit")).seconds_left is None
+
+
 def test_fields_are_found_whole() -> None:
     assert field(RUNNING, "NodeList") == "n[1-2]"
     assert field(RUNNING, "List") == ""

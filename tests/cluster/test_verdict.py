@@ -42,6 +42,8 @@ def stopped(reason: str, status: int = 0, **more: object) -> Case:
         (Case(None, None, "Silent.", warned=True), (REQUEUE, 1), (EXIT, 0)),
         (Case(None, 2, warned=True), (EXIT, 2), (EXIT, 2)),
         (Case(None, 143, warned=True, told=True), (STAY, 143), (STAY, 143)),
+        # It came too late or was not heard: at the limit SLURM ends the job.
+        (stopped("SIGTERM", 143, warned=True), (REQUEUE, 1), (EXIT, 0)),
         # In the grace time of a preemption, however often it happens.
         (stopped("SIGTERM", 143, preempted=True), (REQUEUE, 1), (STAY, 143)),
         (Case(None, 1, preempted=True, tries=9), (REQUEUE, 1), (STAY, 143)),
