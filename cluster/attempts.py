@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import heartbeat
+from cluster.text_files import named, replace_text
 
 
 RUN = "ORGANZA_RUN"
@@ -64,7 +65,7 @@ def record(run: Path, attempt: Attempt) -> None:
     """Append a line; one that a crash has cut short stays alone."""
     path = run / "attempts.jsonl"
     whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    with path.open("a") as file:
+    with named(path), path.open("a") as file:
         file.write(("" if whole else "\n") + json.dumps(asdict(attempt)) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -92,7 +93,7 @@ def fruitless(run: Path, attempt: Attempt) -> int:
 def count(run: Path, attempt: Attempt, number: int) -> None:
     """Keep what `fruitless` said of a start that ended by itself."""
     tries = Tries(attempt.job, newest_images(run), number, str(attempt))
-    heartbeat.write(run / "heartbeats" / "tries.json", json.dumps(asdict(tries)) + "\n")
+    replace_text(run / "heartbeats" / "tries.json", json.dumps(asdict(tries)) + "\n")
 
 
 def newest_images(run: Path) -> int:
@@ -126,7 +127,7 @@ def write_outcome(
     own, current = environment.get(heartbeat.START, ""), heartbeat.current_start(run / "heartbeats")
     if not own or own == current:
         words = json.dumps(asdict(Outcome(outcome, reason, images, own)))
-        heartbeat.write(run / "outcome.json", words + "\n")
+        replace_text(run / "outcome.json", words + "\n")
 
 
 def record_mistake(words: str, environment: Mapping[str, str] = os.environ) -> None:

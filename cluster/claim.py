@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.text_files import named
 
 LONGEST = 4096
 """Bytes: no name of a holder is longer."""
@@ -57,8 +58,9 @@ def take(run: Path, name: Holder) -> Holder | None:
         there = os.pread(descriptor, LONGEST, 0)
         os.close(descriptor)
         return _parse(there)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(name)).encode() + b"\n", 0)
+    with named(path):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(asdict(name)).encode() + b"\n", 0)
     return None
 
 

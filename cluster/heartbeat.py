@@ -17,6 +17,8 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from cluster.text_files import replace_text
+
 INTERVAL = 5.0
 """Seconds between two beats."""
 START = "ORGANZA_START"
@@ -101,7 +103,7 @@ class Heart:
         self.beats += 1
         host, pid = socket.gethostname(), os.getpid()
         beat = Beat(self.rank, host, pid, step, images, doing, self.beats, time.time())
-        write(self.folder / file_name(self.rank), json.dumps(asdict(beat)) + "\n")
+        replace_text(self.folder / file_name(self.rank), json.dumps(asdict(beat)) + "\n")
 
     def _leave(self, own: str, current: str) -> None:
         """Whoever started this rank has given it up, perhaps because its node was out of reach."""
@@ -119,8 +121,15 @@ class Heart:
     def _complain(self, error: OSError) -> None:
         if not self.failing:
             self.failing = True
-            words = f"Rank {self.rank} cannot write its heartbeat ({error}); the training goes on."
-            print(words, file=sys.stderr, flush=True)
+            follows = "the watch, which hears nothing else, will give this rank up as silent"
+            if not os.environ.get(START):
+                follows = "the training goes on, but nobody can see that it does"
+            print(
+                f"Rank {self.rank} cannot write its heartbeat ({error}): make room there, or "
+                f"{follows}.",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def read(folder: Path) -> list[Beat]:
@@ -132,7 +141,7 @@ def read(folder: Path) -> list[Beat]:
 def begin(folder: Path, name: str) -> None:
     """From now on the run belongs to the start `name`: ranks of others end themselves."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "start", name + "\n")
+    replace_text(folder / "start", name + "\n")
 
 
 def clear(folder: Path) -> None:
@@ -151,17 +160,6 @@ def current_start(folder: Path) -> str:
 
 def file_name(rank: int) -> str:
     return f"rank{rank:05d}.json"
-
-
-def write(path: Path, text: str) -> None:
-    """Readers see the old text or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _parse(path: Path) -> Beat | None:

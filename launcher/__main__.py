@@ -4,6 +4,7 @@ deepspeed."""
 import sys
 
 from cluster import signals
+from launcher import standard_streams
 
 WORKERS = {"train", "join"}
 """Commands that save before they leave when they are told to."""
@@ -13,6 +14,7 @@ def main() -> None:
     # Before anything else is imported: that takes seconds, in which a warning may come. Launchers
     # put an option of theirs in front of the command.
     signals.hold()
+    standard_streams.prepare()
     if not WORKERS & set(sys.argv[1:3]):
         signals.release()
     from launcher import cli

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.config import ConfigError
-from trainers.settings import home_expanded
+from trainers.settings import home_expanded, user_path
 
 SWITCHES = ("--dry", "--requeue")
 """Flags that may stand without a value: then they mean yes."""
@@ -93,6 +93,14 @@ def local_folder(command: str, name: str, text: str) -> Path:
     if "://" in text:
         raise ConfigError(f"{command}: {name}={text} must be a folder: URLs are only read.")
     return Path(text)
+
+
+def text_path(command: str, text: str) -> Path:
+    """A path that other libraries shall open: not all of them take names that are no text."""
+    try:
+        return user_path(text)
+    except ValueError as error:
+        raise ConfigError(f"{command}: {error}.") from error
 
 
 def pairs(command: str, **options: str) -> dict[str, str]:

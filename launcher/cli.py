@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -16,7 +17,7 @@ import fire
 from cluster import attempts
 from cluster.errors import ClusterError
 from launcher import logs
-from launcher.arguments import Plan, integers, local_folder, one_of, prepared
+from launcher.arguments import Plan, integers, local_folder, one_of, prepared, text_path
 from launcher.cluster_commands import ClusterCommands
 from launcher.config import Config, ConfigError
 from launcher.shard_commands import ShardCommands
@@ -25,6 +26,17 @@ from shards.records import DataError
 
 FIRST_RANK_SPEAKS = 5.0
 """Seconds: launchers look after their workers several times in them."""
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk, or choose another place",
+    errno.EDQUOT: "make room in your quota there, or choose another place",
+    errno.EROFS: "choose a place that may be written",
+    errno.EACCES: "ask its owner for the right to it, or choose another place",
+    errno.EPERM: "ask its owner for the right to it, or choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk or its server fails: look at its logs, or choose another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+"""By the number of an OSError: what its user can do."""
 
 
 class Commands(ShardCommands, ClusterCommands):
@@ -112,7 +124,6 @@ class Commands(ShardCommands, ClusterCommands):
         folder = partial(packing.pack_folder, Path(source))
         work = packing.pack_earth if source == "earth" else folder
 
-
         def run() -> None:
             with links_followed(links == "follow"):
                 work(target, layout, split, **counts, storing=stored, **choices)
@@ -184,9 +195,10 @@ class Commands(ShardCommands, ClusterCommands):
         from launcher import translating
 
         one_of("translate", "weights", weights, ("ema", "raw"))
+        learned = text_path("translate", checkpoint)
         return Plan(
             lambda: translating.translate(
-                Path(checkpoint),
+                learned,
                 Path(source),
                 Path(out),
                 split=split,
@@ -243,7 +255,17 @@ def main() -> None:
     except (*user_errors(), OSError) as error:  # a full disk, a folder that may not be written
         if isinstance(error, BrokenPipeError) and nobody_reads():
             os._exit(128 + signal.SIGPIPE)  # as of any program before `| head`
-        fail(error, 1)
+        fail(disk_words(error) if isinstance(error, OSError) else error, 1)
+
+
+def disk_words(error: OSError) -> str:
+    """What was to be written or read, why it was not, and what to do."""
+    place = error.filename or "Standard output"
+    remedy = REMEDIES.get(error.errno or 0, "see to it")
+    return (
+        f"{place}: {error.strerror or error}; {remedy}. The same command goes on from what is "
+        "finished."
+    )
 
 
 def user_errors() -> tuple[type[Exception], ...]:

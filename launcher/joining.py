@@ -22,6 +22,7 @@ from cluster.rendezvous import (
     worker_environment,
 )
 from cluster.signals import StopRequest, reason
+from cluster.text_files import replace_text
 from cluster.topology import Topology, topology
 from launcher import accelerate_options, argv, forwarding, logs
 from launcher.config import Config, ConfigError, load
@@ -134,9 +135,7 @@ def leave(run: Path, signum: int) -> int:
 
 def write_hostfile(node: argv.Node) -> None:
     """Every node writes the same text; none may see half of another's."""
-    draft = node.run / f".hostfile-{node.index}"
-    draft.write_text(node.hostfile)
-    draft.rename(node.run / "hostfile")
+    replace_text(node.run / "hostfile", node.hostfile)
 
 
 def own_address(target: str) -> str:

@@ -12,14 +12,14 @@ from pydantic import BeforeValidator, Field
 from shards.cache import Cache
 from shards.records import DataError
 from shards.remote import is_url
-from trainers.settings import Settings, home_expanded
+from trainers.settings import Settings, user_path
 
 
 def folder_or_url(value: object) -> object:
     """A path, or a URL as it was given: as a path it would lose a slash."""
     try:
         local = isinstance(value, str) and not is_url(value)
-        return Path(home_expanded(value)) if local else value
+        return user_path(value) if local else value
     except DataError as error:
         raise ValueError(str(error)) from error
 

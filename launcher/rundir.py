@@ -19,6 +19,7 @@ import yaml
 from cluster import attempts, claim
 from cluster.attempts import Attempt
 from cluster.errors import ClusterError
+from cluster.text_files import named
 from launcher import observing, yaml_files
 from launcher.config import Config, ConfigError
 from shards.draws import Substitution
@@ -88,7 +89,8 @@ def write_substitution(run_dir: Path, rank: int, substitution: Substitution) -> 
     happens again after a resume is the same line, wherever it stands."""
     folder = run_dir / "substituted"
     folder.mkdir(exist_ok=True)
-    with (folder / f"{rank:05d}.jsonl").open("a") as file:
+    path = folder / f"{rank:05d}.jsonl"
+    with named(path), path.open("a") as file:
         file.write(json.dumps(asdict(substitution), ensure_ascii=False) + "\n")
 
 

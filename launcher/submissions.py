@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.errors import ClusterError
+from cluster.text_files import replace_text
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Submission:
 
 
 def write(run: Path, submission: Submission) -> None:
-    (run / "job.json").write_text(json.dumps(asdict(submission)) + "\n")
+    replace_text(run / "job.json", json.dumps(asdict(submission)) + "\n")
 
 
 def read(run: Path) -> Submission | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cluster import sbatch, slurm
 from cluster.errors import ClusterError
+from cluster.text_files import replace_text
 from launcher import submissions, sweeps
 from launcher.config import Config, ConfigError, load
 from launcher.submissions import Submission
@@ -154,8 +155,8 @@ def write(batch: Batch, script: str) -> None:
     (batch.run / "logs").mkdir(parents=True, exist_ok=True)
     for run, config in batch.configs.items():
         run.mkdir(exist_ok=True)
-        (run / "config.yaml").write_text(config.to_yaml())
-    (batch.run / "job.sh").write_text(script)
+        replace_text(run / "config.yaml", config.to_yaml())
+    replace_text(batch.run / "job.sh", script)
 
 
 def record(batch: Batch, number: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -61,8 +62,12 @@ def save(image: Image.Image, path: Path) -> None:
         with open(draft, "xb") as file:
             image.save(file, format="PNG", pnginfo=mark)
         os.replace(draft, path)
+    except OSError as error:
+        error.filename = str(path)  # the draft's name tells nobody anything
+        raise
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _identity(path: Path) -> tuple[int, int]:

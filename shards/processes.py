@@ -10,12 +10,14 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from shards.records import DataError
@@ -26,6 +28,9 @@ Tick = Callable[[], None]
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+SHARED_MEMORY = Path("/dev/shm")
+_LONGEST_TEMPORARY = 60
+"""Bytes: the path of a socket may have 107, and the workers' own part of it has about 40."""
 _PRELOAD = [
     "webdataset.writer",
     "PIL.PngImagePlugin",
@@ -44,6 +49,8 @@ def context() -> ForkServerContext:
 
     Schedulers and terminals signal whole process groups, but only the parent decides what a
     signal means: server and workers inherit a mask that blocks it."""
+    check_shared_memory()
+    keep_sockets_short()
     server_context = multiprocessing.get_context("forkserver")
     server_context.set_forkserver_preload(_PRELOAD)
     resource_tracker.ensure_running()  # it unblocks signals, so it comes first
@@ -53,6 +60,47 @@ def context() -> ForkServerContext:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return server_context
+
+
+def check_shared_memory(num_bytes: int = 0, folder: Path = SHARED_MEMORY) -> None:
+    """Raise DataError if processes cannot share memory, or less than they will need.
+
+    This looks at one process: all processes of a machine share what is free."""
+    remedy = "or work in one process (data.workers=0 in training, --workers=1 elsewhere)"
+    try:
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise DataError(
+            f"{folder}, which processes share memory by, is not there ({error.strerror}): mount "
+            f"it, {remedy}"
+        ) from error
+    if status.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
+        raise DataError(
+            f"{folder}, which processes share memory by, may not be written: mount it for "
+            f"writing, {remedy}"
+        )
+    free = status.f_bavail * status.f_frsize
+    if num_bytes > free:
+        raise DataError(
+            f"{folder} has {free / 2**20:.0f} MiB free, but the data workers of a process need "
+            f"{num_bytes / 2**20:.0f}: enlarge it (docker run --shm-size) or lower data.workers"
+        )
+
+
+def keep_sockets_short() -> None:
+    """Have the workers' sockets in /tmp where TMPDIR, as some clusters set it, is too long a path
+    for them."""
+    chosen = tempfile.gettempdir()
+    if len(os.fsencode(chosen)) <= _LONGEST_TEMPORARY:
+        return
+    if not os.access("/tmp", os.W_OK | os.X_OK):
+        raise DataError(
+            f"TMPDIR={chosen} is too long a path for the workers' sockets, and /tmp may not be "
+            f"written: set TMPDIR to a folder with a path of at most {_LONGEST_TEMPORARY} bytes"
+        )
+    tempfile.tempdir = "/tmp"
+    util.get_temp_dir()  # chosen once for the process and its workers
+    tempfile.tempdir = chosen
 
 
 def watch_parent() -> None:

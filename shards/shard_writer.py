@@ -244,4 +244,6 @@ def disk_errors(path: Path) -> Iterator[None]:
                 f"{path} cannot be written: the disk is full; make room and run the same command "
                 f"again, finished shards are kept"
             ) from error
-        raise DataError(f"{path} cannot be written: {error.strerror}") from error
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}; choose a place that may be written"
+        ) from error

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from shards.augment import Preprocess
 from shards.draws import Allowance, Drawer, Substitution
-from shards.processes import context, enter_worker
+from shards.processes import check_shared_memory, context, enter_worker
 from shards.records import KINDS, DataError, decoded_members, size_text
 from shards.sources import Source
 
@@ -105,19 +105,6 @@ def shared_memory_needed(
         kinds = [KINDS[member] for member in decoded_members(manifest.members)]
         bytes_per_sample += width * height * sum(_BYTES_PER_PIXEL[kind] for kind in kinds)
     return bytes_per_sample * micro_batch * workers * PREFETCH
-
-
-def check_shared_memory(num_bytes: int, folder: str = "/dev/shm") -> None:
-    """Raise DataError if the workers' finished batches will not fit into shared memory.
-
-    This looks at one process: all processes of a machine share what is free."""
-    status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize
-    if num_bytes > free:
-        raise DataError(
-            f"{folder} has {free / 2**20:.0f} MiB free, but the data workers of a process need "
-            f"{num_bytes / 2**20:.0f}: enlarge it (docker run --shm-size) or lower data.workers"
-        )
 
 
 @dataclass(frozen=True)

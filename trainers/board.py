@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -36,26 +39,50 @@ class Board(Observer):
     def start(self, progress: Progress, total: int, config: str) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        hush_writer()
         # What was logged after the checkpoint that we go on from is about to happen again.
         self.writer = SummaryWriter(self.run_dir / "board", purge_step=progress.images + 1)
         self.writer.add_text("config", f"```yaml\n{config}\n```", progress.images)
         self.metrics = open(rewound(self.run_dir / "metrics.jsonl", progress.images), "a")
 
     def scalars(self, progress: Progress, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, progress.images)
-        self.writer.flush()
         row = {"step": progress.step, "images": progress.images, **values}
-        self.metrics.write(json.dumps(row) + "\n")
-        self.metrics.flush()
+        with self._named():
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, progress.images)
+            self.writer.flush()
+            self.metrics.write(json.dumps(row) + "\n")
+            self.metrics.flush()
 
     def pictures(self, progress: Progress, grid: Tensor) -> None:
-        self.writer.add_image("pictures", grid, progress.images)
-        self.writer.flush()
+        with self._named():
+            self.writer.add_image("pictures", grid, progress.images)
+            self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()
-        self.metrics.close()
+        with self._named():
+            self.writer.close()
+            self.metrics.close()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A full disk is told without a name."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.run_dir)
+            raise
+
+
+def hush_writer() -> None:
+    """TensorBoard's thread need not tell of its error: our next call of it raises the same."""
+    tell = threading.excepthook
+
+    def hook(told: threading.ExceptHookArgs) -> None:
+        if not type(told.thread).__module__.startswith("tensorboard."):
+            tell(told)
+
+    threading.excepthook = hook
 
 
 def rewound(path: Path, images: int) -> Path:

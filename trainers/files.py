@@ -27,10 +27,14 @@ def store(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    with open(path, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = str(path)  # a full disk is told without a name
+        raise
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -60,8 +60,19 @@ def home_expanded(path: str) -> str:
     return expanded
 
 
+def user_path(text: str) -> Path:
+    """The path that people mean; ValueError where it cannot be written into a configuration."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{ascii(text)} is not UTF-8 text: choose, or rename to, a name that is"
+        ) from error
+    return Path(home_expanded(text))
+
+
 def _user_path(value: Any) -> Any:
-    return Path(home_expanded(str(value))) if isinstance(value, (str, Path)) else value
+    return user_path(str(value)) if isinstance(value, (str, Path)) else value
 
 
 UserPath = Annotated[Path, BeforeValidator(_user_path)]

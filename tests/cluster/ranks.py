@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cluster import attempts, heartbeat
 from cluster.heartbeat import Heart
+from cluster.text_files import replace_text
 
 heartbeat.INTERVAL = 0.2
 STEP_S = 0.1
@@ -54,7 +55,7 @@ def vote(run: Path, rank: int, name: str) -> str:
     wish = "stop file" if (run / "stop").exists() else ""
     folder = run / "votes" / name.replace("/", " ")
     folder.mkdir(parents=True, exist_ok=True)
-    heartbeat.write(folder / str(rank), signal.Signals(caught[0]).name if caught else wish)
+    replace_text(folder / str(rank), signal.Signals(caught[0]).name if caught else wish)
     told = None
     while len(votes := list(folder.glob("[0-9]*"))) < int(os.environ.get("SLURM_NTASKS", "1")):
         told = told or (time.monotonic() if caught else None)
@@ -82,7 +83,7 @@ def commit(run: Path, rank: int, step: int, faults: list[str]) -> None:
 
 def save(latest: Path, step: int) -> None:
     latest.parent.mkdir(exist_ok=True)
-    heartbeat.write(latest, f"{step:09d}\n")
+    replace_text(latest, f"{step:09d}\n")
 
 
 def note(path: Path, line: str) -> None:

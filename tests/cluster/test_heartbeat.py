@@ -15,6 +15,7 @@ import pytest
 
 from cluster import heartbeat
 from cluster.heartbeat import Beat, Heart
+from cluster.text_files import replace_text
 from tests.cluster.spaces import wait_for
 
 BEAT = Beat(rank=3, host="n2", pid=4711, step=120, images=960, doing="data", beats=7, time=1e9)
@@ -93,7 +94,7 @@ def test_a_full_disk_leaves_the_old_beat_and_no_draft(tmp_path: Path) -> None:
     draft = tmp_path / f".rank00003.json.{os.getpid()}"
     draft.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        heartbeat.write(tmp_path / "rank00003.json", "x" * 100)
+        replace_text(tmp_path / "rank00003.json", "x" * 100)
     assert heartbeat.read(tmp_path) == [BEAT] and not draft.is_symlink()
 
 

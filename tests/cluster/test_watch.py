@@ -16,6 +16,7 @@ import pytest
 
 from cluster import attempts, heartbeat
 from cluster.heartbeat import Heart
+from cluster.text_files import replace_text
 from tests.cluster.spaces import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -240,7 +241,7 @@ def test_a_stranger_s_rank_that_lives_on_is_named(tmp_path: Path, watch: type[Wa
     deadline = time.monotonic() + 10
     while watched.process.poll() is None and time.monotonic() < deadline:
         words = json.loads(beats.read_text())
-        heartbeat.write(beats, json.dumps(words | {"beats": words["beats"] + 1}))
+        replace_text(beats, json.dumps(words | {"beats": words["beats"] + 1}))
         time.sleep(0.1)
     heart.stop()
     status, words = watched.end()
