@@ -8,12 +8,14 @@ from pathlib import Path
 from launcher.config import ConfigError
 from trainers.settings import home_expanded, user_path
 
-SWITCHES = ("--dry", "--requeue")
+SWITCHES = ("--dry", "--requeue", "--json-schema", "--json_schema")
 """Flags that may stand without a value: then they mean yes."""
 RANK_FLAG = "--local_rank="
 """deepspeed puts this in front of the command; LOCAL_RANK says the same."""
 DEEPSPEEDS = ("--deepspeed", "--deepspeed_config", "--deepscale", "--deepscale_config")
 """What scripts for DeepSpeed take, which its documentation says to give."""
+RECIPE_COMMANDS = ("show", "options", "train", "doctor", "plan", "submit")
+RUN_COMMANDS = ("translate",)
 
 
 class Plan:
@@ -23,6 +25,20 @@ class Plan:
 
     def __init__(self, run: Callable[[], int | None]):
         self._run = run
+
+
+def asks_for_help(arguments: list[str]) -> bool:
+    return not arguments or bool({"--help", "-h"} & {*arguments})
+
+
+def recipe_named(words: list[str]) -> str | None:
+    """The recipe that a command line without its flags is about: it is named, or that of a run."""
+    if len(words) < 2:
+        return None
+    if words[0] in RUN_COMMANDS:
+        recipe = Path(words[1]) / "config.yaml"
+        return str(recipe) if recipe.is_file() else None
+    return words[1] if words[0] in RECIPE_COMMANDS else None
 
 
 def prepared(arguments: list[str]) -> list[str]:

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import select
-import signal
 import sys
-import time
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import fire
 
-from cluster import attempts
-from cluster.errors import ClusterError
-from launcher import logs
-from launcher.arguments import Plan, integers, local_folder, one_of, prepared, text_path
+from launcher.arguments import (
+    Plan,
+    asks_for_help,
+    integers,
+    local_folder,
+    one_of,
+    prepared,
+    recipe_named,
+    text_path,
+)
 from launcher.cluster_commands import ClusterCommands
 from launcher.config import Config, ConfigError
+from launcher.endings import last_words
 from launcher.shard_commands import ShardCommands
-from shards.records import DataError
-
-
-FIRST_RANK_SPEAKS = 5.0
-"""Seconds: launchers look after their workers several times in them."""
-REMEDIES = {
-    errno.ENOSPC: "make room on that disk, or choose another place",
-    errno.EDQUOT: "make room in your quota there, or choose another place",
-    errno.EROFS: "choose a place that may be written",
-    errno.EACCES: "ask its owner for the right to it, or choose another place",
-    errno.EPERM: "ask its owner for the right to it, or choose another place",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.EIO: "the disk or its server fails: look at its logs, or choose another place",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-}
-"""By the number of an OSError: what its user can do."""
 
 
 class Commands(ShardCommands, ClusterCommands):
@@ -160,6 +145,20 @@ class Commands(ShardCommands, ClusterCommands):
         """
         return Plan(lambda: print(load(config, overrides).to_yaml(), end=""))
 
+    def options(self, config: str, json_schema: str = "no", **overrides: str) -> Plan:
+        """Print every option of a recipe, with its type, range, value and meaning.
+
+        Args:
+            config: a YAML file, or the name of a recipe in launcher/configs.
+            json_schema: print a JSON schema instead, by which editors complete and check recipes.
+            overrides: any option of the recipe by its dotted name: --model.generator.kind=unet.
+        """
+        from launcher import option_docs
+
+        one_of("options", "json_schema", json_schema, ("yes", "no"))
+        show = option_docs.as_json_schema if json_schema == "yes" else option_docs.as_table
+        return Plan(lambda: print(show(load(config, overrides))))
+
     def translate(
         self,
         checkpoint: str,
@@ -239,70 +238,33 @@ class Commands(ShardCommands, ClusterCommands):
 
 
 def main() -> None:
-    """Parse everything, then run; mistakes of the user end with a sentence, not a traceback."""
-    try:
-        arguments = prepared(sys.argv[1:])
-        plan = fire.Fire(Commands(), arguments, name="organza", serialize=silent)
+    """Parse everything, then run."""
+    with last_words():
+        if asks_for_help(sys.argv[1:]):
+            give_help(sys.argv[1:])
+            return
+        plan = fire.Fire(Commands(), prepared(sys.argv[1:]), name="organza", serialize=silent)
         if isinstance(plan, Plan):
             status = plan._run() or 0
             sys.stdout.flush()
             sys.exit(status)
-    except (ConfigError, DataError) as error:
-        attempts.record_mistake(str(error))
-        fail(error, 2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        fail("interrupted; the same command goes on from what is finished.", 128 + signal.SIGINT)
-    except (*user_errors(), OSError) as error:  # a full disk, a folder that may not be written
-        if isinstance(error, BrokenPipeError) and nobody_reads():
-            os._exit(128 + signal.SIGPIPE)  # as of any program before `| head`
-        fail(disk_words(error) if isinstance(error, OSError) else error, 1)
 
 
-def disk_words(error: OSError) -> str:
-    """What was to be written or read, why it was not, and what to do."""
-    place = error.filename or "Standard output"
-    remedy = REMEDIES.get(error.errno or 0, "see to it")
-    return (
-        f"{place}: {error.strerror or error}; {remedy}. The same command goes on from what is "
-        "finished."
-    )
+def give_help(arguments: list[str]) -> None:
+    """What the command takes, and what its recipe does, if one is named."""
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    try:
+        fire.Fire(Commands(), [*words[:1], "--", "--help"], name="organza")
+    except fire.core.FireExit as told:
+        if told.code:  # no such command
+            raise
+    found = recipe_named(words)
+    if found is not None:
+        from launcher import option_docs
 
-
-def user_errors() -> tuple[type[Exception], ...]:
-    """The other exceptions whose message is all that the user needs."""
-    loaded = sys.modules.get("trainers.errors")
-    return (ClusterError, *([loaded.TrainingError] if loaded else ()))
-
-
-def nobody_reads() -> bool:
-    """Whether the pipe that this process prints into has lost its reader."""
-    poll = select.poll()
-    poll.register(1, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def let_others_speak() -> None:
-    """The first rank of a node speaks for all that end alike, and the launcher then ends these: who
-    still lives after a moment has something of its own to say."""
-    if int(os.environ.get("LOCAL_RANK") or 0) > 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(FIRST_RANK_SPEAKS)
-
-
-def fail(error: object, code: int) -> NoReturn:
-    """One sentence and the exit status."""
-    rank = os.environ.get("RANK")
-    if code == 2:
-        let_others_speak()
-    sentence = f"organza{f' (rank {rank})' if rank else ''}: {error}"
-    print(sentence, file=sys.stderr)
-    logs.tell(sentence)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if rank:
-        # The other ranks may hang in a collective, and gloo aborts now and then at a regular exit.
-        os._exit(code)
-    sys.exit(code)
+        dotted = [a[2:].split("=", 1) for a in arguments if a.startswith("--") and "." in a]
+        config = load(found, {name: value for name, value in dotted})
+        print(f"\n{option_docs.as_help(config, words[1])}")
 
 
 def silent(result: object) -> object:

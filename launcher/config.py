@@ -85,9 +85,13 @@ class Batch(Settings):
 
 class Optim(Settings):
     lr: float = Field(2e-4, gt=0)
+    """Learning rate of Adam, before the schedule."""
     beta1: float = Field(0.5, ge=0, lt=1)
+    """Adam's memory of the gradients."""
     beta2: float = Field(0.999, ge=0, lt=1)
+    """Adam's memory of their squares."""
     eps: float = Field(1e-8, gt=0)
+    """Added to the root of the squares."""
     clip: float | None = Field(None, gt=0)
     """Largest gradient norm of a player; null for no clipping."""
 
@@ -162,6 +166,7 @@ class Config(Settings):
     start_from: UserPath | None = None
     """Run or checkpoint whose weights a new run starts from (coarse -> full)."""
     seed: int = Field(0, ge=0)
+    """Of the first weights, the order of the data and all that is drawn."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Autocast inside the players; weights stay fp32, and so do the gradients between them but for
     backend.compress."""

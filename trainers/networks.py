@@ -49,6 +49,7 @@ class Generator(Settings):
     num_blocks: int = Field(9, ge=1)
     """Number of residual blocks of a resnet; the papers use 6 at 128x128 and 9 from 256x256 on."""
     norm: Norm = "instance"
+    """instance, batch (over a process), sync-batch (over all processes) or none."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Probability of dropout: in the residual blocks, or on a U-Net's way up at the levels between
     its innermost and its four outermost ones."""
@@ -110,6 +111,7 @@ class Discriminator(Settings):
     num_layers: int = Field(3, ge=1, le=6)
     """Depth of patch: 1 sees patches of 16 pixels, 3 of 70, 5 and 6 (ImageGAN) of 286 and 574."""
     norm: Norm = "instance"
+    """instance, batch (over a process), sync-batch (over all processes) or none."""
 
     @model_validator(mode="after")
     def _options_are_of_this_kind(self) -> Discriminator:

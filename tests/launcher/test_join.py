@@ -91,12 +91,12 @@ sys.exit(forwarding.run(sys.argv[1:], StopRequest().install()))
 DIVERTED = """
 import os, sys
 from pathlib import Path
-from launcher import cli, logs
+from launcher import endings, logs
 logs.divert(Path(sys.argv[1]), 3)
 print("only for me")
 os.write(1, b"from a library\\n")
 if sys.argv[2] == "sentence":
-    cli.fail("out of paper", 1)
+    endings.fail("out of paper", 1)
 raise KeyError("lost")
 """
 

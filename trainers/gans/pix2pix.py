@@ -33,14 +33,18 @@ class PaperGenerator(Generator):
     """The U-Net of section 6.1.1 for 256x256; 7 halvings suit 128x128."""
 
     kind: Literal["resnet", "unet", "encoder-decoder"] = "unet"
+    """The paper's unet, encoder-decoder (the same without its skips), or a resnet."""
     norm: Norm = "batch"
+    """batch (over a process) is the paper's; or instance, sync-batch (all processes), none."""
     dropout: float = Field(0.5, ge=0, lt=1)
+    """Probability of dropout: on a U-Net's way up, or in a resnet's blocks."""
 
 
 class PaperDiscriminator(Discriminator):
     """The 70x70 PatchGAN of section 6.1.2."""
 
     norm: Norm = "batch"
+    """batch (over a process) is the paper's; or instance, sync-batch (all processes), none."""
 
 
 class Config(Settings):
