@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -20,6 +21,8 @@ from cluster.text_files import named
 
 LONGEST = 4096
 """Bytes: no name of a holder is longer."""
+WRITTEN = 3.0
+"""Seconds within which a holder has written its name."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,20 @@ def take(run: Path, name: Holder) -> Holder | None:
     Raises ClusterError where the file system has no locks."""
     path = run / "heartbeats" / "claim"
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    if not locked(descriptor, run):
-        there = os.pread(descriptor, LONGEST, 0)
+    deadline = time.monotonic() + WRITTEN
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if locked(descriptor, run):
+            with named(path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(asdict(name)).encode() + b"\n", 0)
+                os.fsync(descriptor)
+            return None  # the lock lasts as long as the open file
+        holder = _parse(os.pread(descriptor, LONGEST, 0))
         os.close(descriptor)
-        return _parse(there)
-    with named(path):
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(asdict(name)).encode() + b"\n", 0)
-    return None
+        if holder is not None or time.monotonic() > deadline:
+            return holder or Holder("", 0, "a node", 0, "a moment ago")
+        time.sleep(0.1)
 
 
 def refusal(run: Path, who: object) -> str:
@@ -87,10 +95,10 @@ def locked(descriptor: int, run: Path) -> bool:
     return True
 
 
-def _parse(text: bytes) -> Holder:
-    """Whoever has just locked the file may not have written its name yet."""
+def _parse(text: bytes) -> Holder | None:
+    """None while whoever has just locked the file has not written its name yet."""
     try:
         values = json.loads(text)
         return Holder(**{field.name: values[field.name] for field in fields(Holder)})
     except (ValueError, TypeError, KeyError):
-        return Holder("", 0, "another node or this one", 0, "just now")
+        return None
