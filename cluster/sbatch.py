@@ -13,19 +13,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from cluster import free_directives
 from cluster.errors import ClusterError
 from cluster.slurm import seconds
 
 LAUNCHERS = ("rank", "accelerate", "torchrun", "deepspeed")
 OWN_VARIABLES = re.compile(r"RANK|WORLD_SIZE|LOCAL_\w+|MASTER_\w+|SLURM_\w+|SBATCH_\w+|PMI\w*")
 """What tells a process its place: a value from outside would contradict SLURM."""
+SIGNS = r"[\w.@+:/=~!^%-]+"
+"""Of a name in SLURM's database: what has no meaning to sbatch or a shell."""
 PATTERNS = {
     # What sbatch takes unquoted after an option's "=".
     "name": (r"[\w.+-]+", "letters, digits and . _ + -"),
-    "partition": (r"[\w.,-]+", "a partition's name, or several with commas"),
-    "account": (r"[\w.@-]+", "an account's name"),
-    "qos": (r"[\w.-]+", "a quality of service's name"),
-    "constraint": (r"[\w.,&|*()\[\]-]+", "features joined by & or |"),
+    "partition": (rf"{SIGNS}(,{SIGNS})*", "a partition's name, or several with commas"),
+    "account": (SIGNS, "an account's name"),
+    "qos": (SIGNS, "a quality of service's name"),
+    "constraint": (r"[\w.,:=+&|!*()\[\]-]+", "features joined by & or |"),
     "mem": (r"\d+[KMGT]?", "memory per node, as 64G"),
     "mail": (r"[\w.+-]+@[\w.-]+", "an e-mail address"),
     "after": (r"\d+(_\d+)?", "a job's number"),
@@ -81,6 +84,8 @@ class Job:
     container: str = ""
     """Image for apptainer."""
     env: tuple[tuple[str, str], ...] = ()
+    sbatch: str = ""
+    """Other options of sbatch, as --gres=gpu:a100:2 --exclude=n7."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -93,6 +98,7 @@ class Job:
                 raise ClusterError(f"--{name}={value} must be {allowed}.")
         self._check_numbers()
         self._check_surroundings()
+        free_directives.parsed(self.sbatch, self.gpus)
 
     def _check_numbers(self) -> None:
         least = {"nodes": 1, "gpus": 0, "ranks": 0, "cpus": 0}
@@ -118,6 +124,11 @@ class Job:
                 raise ClusterError(f"--env={key}: {key!r} is not the name of a variable.")
             if OWN_VARIABLES.fullmatch(key):
                 raise ClusterError(f"--env={key}: {key} is set by the launcher; leave it out.")
+
+    @property
+    def directives(self) -> tuple[str, ...]:
+        """Those of `sbatch`, without their dashes."""
+        return free_directives.parsed(self.sbatch, self.gpus)
 
     @property
     def ranks_per_node(self) -> int:
@@ -217,6 +228,7 @@ def _directives(job: Job) -> Iterator[str]:
     if job.mail:
         yield f"mail-user={job.mail}"
         yield "mail-type=END,FAIL,REQUEUE"
+    yield from job.directives
     yield f"chdir={job.work_dir}"
     yield f"output={job.log}"
     yield "open-mode=append"  # else a requeued job begins its log anew

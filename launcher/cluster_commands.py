@@ -20,6 +20,7 @@ class ClusterCommands:
           --mail --after=JOB --name, --requeue, --signal_s=120 (warning before the time limit)
           --patience=3 (starts without progress), --timeout_s=1800 (for a step that hangs)
           --modules=A,B, --venv=FOLDER, --conda=NAME or --container=IMAGE, --env=KEY=V,KEY2=V
+          --sbatch='--gres=gpu:a100:2 --exclude=n7'   any other options of sbatch
           --array=sweep.yaml     a run for each combination of {"optim.lr": [1e-4, 2e-4], ...};
                                  sweep.yaml%2: two at a time
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from launcher import yaml_files
-from launcher.hints import hint, messages, section_of
+from launcher.hints import hint, messages, names_in, section_of
 from launcher.places import Location, NodeCache
 from shards import augment, order
 from trainers.settings import Settings, Span, UserPath, without_other_kinds
@@ -243,20 +243,26 @@ def build(tree: dict[str, Any], source: str) -> Config:
     """Validate a whole tree; `source` is named in messages."""
     settings = gan_module(tree.get("gan"), source).Config
     model = tree.get("model", {})
-    problems, parsed = [], None
+    problems, parsed, known = [], None, options_of(settings)
     try:
         parsed = settings.model_validate(model)
     except ValidationError as error:
-        problems += messages(error, settings, model, ("model",))
+        problems += messages(error, settings, model, ("model",), known)
     # A stand-in lets the rest be checked too, so that all mistakes are told at once.
     rest = tree | {"model": parsed or Settings()}
     try:
         config = Config.model_validate(rest)
     except ValidationError as error:
-        problems += messages(error, Config, rest, ())
+        problems += messages(error, Config, rest, (), known)
     if problems:
         raise ConfigError(f"{source}: " + "\n  ".join(problems))
     return config
+
+
+def options_of(settings: type[Settings]) -> list[str]:
+    """The dotted names of all options of a recipe whose model has these settings."""
+    ours = [name for name in names_in(Config) if name != "model"]
+    return [*ours, *names_in(settings, "model.")]
 
 
 def gan_module(name: Any, source: str) -> Any:

@@ -8,13 +8,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from launcher import originals_options
 from trainers.settings import Settings
 
 
 def messages(
-    error: ValidationError, root: type[Settings], tree: Any, prefix: tuple[str, ...]
+    error: ValidationError,
+    root: type[Settings],
+    tree: Any,
+    prefix: tuple[str, ...],
+    everywhere: list[str],
 ) -> Iterator[str]:
-    """One sentence per mistake, with the full option name."""
+    """One sentence per mistake, with the full option name.
+
+    everywhere: the dotted names of all options, for whoever took the wrong section."""
     seen = set()
     for problem in error.errors(include_url=False):
         location = tuple(str(part) for part in problem["loc"])
@@ -27,7 +34,8 @@ def messages(
             known = list(section_of(root, location[:-1]).model_fields)
             where = ".".join(prefix + location[:-1])
             known = [f"{where}.{name}" if where else name for name in known]
-            yield f"unknown option `{option}`{hint(option, known)}"
+            found = meant_elsewhere(location[-1], everywhere)
+            yield f"unknown option `{option}`{f'; {found}' if found else hint(option, known)}"
         elif problem["type"] == "missing":
             yield f"option `{option}` is missing: give it in the recipe or as --{option}=..."
         else:
@@ -55,6 +63,27 @@ def section_of(root: type[Settings], location: tuple[str, ...]) -> type[Settings
     for part in location:
         root = root.model_fields[part].annotation
     return root
+
+
+def names_in(settings: type[Settings], prefix: str = "") -> Iterator[str]:
+    """The dotted names of a section's options, at any depth."""
+    for name, field in settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings:
+            yield from names_in(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def meant_elsewhere(name: str, everywhere: list[str]) -> str | None:
+    """What may be meant by an option that is not where it was given: of another section, or of the
+    authors' code."""
+    alike = [option for option in everywhere if option.rpartition(".")[2] == name]
+    if len(alike) > 1:
+        return f"did you mean {' or '.join(f'`{option}`' for option in alike)}?"
+    if alike:
+        return f"did you mean `{alike[0]}`?"
+    return originals_options.meant(name, everywhere)
 
 
 def hint(word: str, known: list[str]) -> str:

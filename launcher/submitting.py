@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from cluster import sbatch, slurm
 from cluster.errors import ClusterError
 from cluster.text_files import replace_text
 from launcher import submissions, sweeps
-from launcher.config import Config, ConfigError, load
+from launcher.config import Config, ConfigError, load, options_of
+from launcher.hints import meant_elsewhere
 from launcher.submissions import Submission
 from launcher.tables import table
+from shards.records import DataError
 from trainers.settings import Settings
 
 PLACES = ("venv", "container")
@@ -52,6 +54,7 @@ def submit(recipe: str, options: Mapping[str, str], dry: bool) -> None:
         return
     for run, config in batch.configs.items():
         check_free(run)
+        check_shards(config)
         check_same_run(config)
     # A sweep that has grown smaller still has its old members.
     for run in submissions.members(batch.run):
@@ -73,7 +76,7 @@ def batch_of(recipe: str, options: Mapping[str, str]) -> Batch:
     run = config.run_dir
     if grid:
         wishes["array"] = f"0-{len(variants) - 1}{limit}"
-    job = job_of(wishes, run)
+    job = job_of(wishes, run, options_of(type(config.model)))
     configs = {}
     for i, variant in enumerate(variants):
         folder = submissions.member_folder(run, i) if grid else run
@@ -89,11 +92,16 @@ def divided(options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]
     return of_recipe, {n: t for n, t in options.items() if n not in of_recipe}
 
 
-def job_of(wishes: Mapping[str, str], run: Path) -> sbatch.Job:
+def job_of(wishes: Mapping[str, str], run: Path, known_options: list[str]) -> sbatch.Job:
+    """known_options: those of the recipe, for whoever left out a section's name."""
     texts = {n: str(absolute(Path(t))) if n in PLACES else t for n, t in wishes.items()}
     places = {"run_dir": str(run), "work_dir": str(Path.cwd())}
     if "name" not in texts:
         places["name"] = re.sub(r"[^\w.+-]", "-", run.name, flags=re.ASCII)
+    known = {field.name for field in fields(sbatch.Job)} - {*places}
+    for name in wishes.keys() - known:
+        if found := meant_elsewhere(name, known_options):
+            raise ConfigError(f"submit: --{name} is no option; {found}")
     try:
         return sbatch.job(texts, **places)
     except ClusterError as error:
@@ -139,6 +147,16 @@ def check_free(run: Path) -> None:
             f"{run} has job {last.job} already, which is {found.state}: wait for its end, end it "
             f"by `python -m launcher cancel {run}`, or choose another run_dir."
         )
+
+
+def check_shards(config: Config) -> None:
+    """Refuse what no rank could read."""
+    from launcher.wiring import sources_of
+
+    try:
+        sources_of(config)
+    except (DataError, ValueError) as error:
+        raise ConfigError(f"submit: data.shards: {error}") from error
 
 
 def check_same_run(config: Config) -> None:

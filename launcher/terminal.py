@@ -7,6 +7,7 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from launcher.scalars import is_loss
 from trainers.board import Observer
@@ -16,20 +17,22 @@ from trainers.checkpoint import Progress
 class Terminal(Observer):
     """Progress with speed, losses and time to go, on standard error."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True)
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
 
     def start(self, progress: Progress, total: int, config: str) -> None:
         self.total, self.first, self.since = total, progress.images, time.monotonic()
         where = f"resuming at {progress.images}" if progress.images else "starting"
         print(f"Training: {where} of {total} images.", file=sys.stderr, flush=True)
+        # A line wider than the terminal would not be drawn over: what is left goes to the losses.
         self.bar = Bar(
-            TextColumn("{task.completed}/{task.total} images"),
-            BarColumn(),
-            TextColumn("{task.fields[losses]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            BarColumn(bar_width=12),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[losses]}", table_column=Column(no_wrap=True, ratio=1)),
             console=self.console,
             disable=not self.console.is_terminal,
+            expand=True,
         )
         self.task = self.bar.add_task("", total=total, completed=progress.images, losses="")
         self.bar.start()
@@ -37,10 +40,11 @@ class Terminal(Observer):
     def scalars(self, progress: Progress, values: dict[str, float]) -> None:
         speed = values["speed/images_per_s"]
         losses = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if is_loss(name))
-        text = f"{losses}  {speed:.3g} images/s"
+        text = f"{speed:.3g} images/s  {losses}"
         self.bar.update(self.task, completed=progress.images, losses=text)
         if not self.console.is_terminal:
-            line = f"{progress.images}/{self.total} images  {text}  {self.remaining(progress)} left"
+            left = self.remaining(progress)
+            line = f"{progress.images}/{self.total} images  {left} left  {text}"
             print(line, file=sys.stderr, flush=True)
 
     def remaining(self, progress: Progress) -> str:

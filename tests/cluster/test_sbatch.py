@@ -94,3 +94,48 @@ def test_cores_are_counted_for_each_rank() -> None:
     assert (ranks.tasks_per_node, ranks.cpus_per_task) == (4, 8)
     nodes = job({"gpus": "4", "cpus": "8", "launch": "accelerate"}, **RUN)
     assert (nodes.tasks_per_node, nodes.cpus_per_task) == (1, 32)
+
+
+@pytest.mark.parametrize("name", ["account", "qos", "partition"])
+@pytest.mark.parametrize("value", ["proj:a100@team", "group/sub+x", "a=b~c", "normal-1.2"])
+def test_names_have_all_signs_that_slurm_takes(name: str, value: str) -> None:
+    assert f"#SBATCH --{name}={value}\n" in render(job({name: value}, **RUN))
+
+
+def test_free_directives_stand_among_the_others() -> None:
+    wish = "--gres=gpu:a100:2 --exclude='n[7,9]' --exclusive --licenses=matlab:1"
+    lines = render(job({"sbatch": wish}, **RUN)).splitlines()
+    for line in ("--gres=gpu:a100:2", "--exclude=n[7,9]", "--exclusive", "--licenses=matlab:1"):
+        assert f"#SBATCH {line}" in lines
+    assert lines.index("#SBATCH --exclusive") < lines.index("")
+
+
+@pytest.mark.parametrize(
+    ("wish", "sentence"),
+    [
+        ("--signal=USR1@60", "--signal is ours to write: give --signal_s instead"),
+        ("--time=1", "give --time instead"),
+        ("--output=x", "--output is fixed to RUN/logs"),
+        ("--wrap=reboot", "--wrap is fixed to nothing"),
+        ("-x n7", "must read --NAME or --NAME=VALUE, by its long name"),
+        ("--exclude n7", "'n7' must read"),
+        ("--comment='a b'", "without blanks"),
+        ("--comment='a\"b'", "without blanks, quotes"),
+        ("--comment=$(reboot)", "without blanks"),
+        ("--comment='", "close its quotes"),
+        ("--comment=a\n#SBATCH --uid=0", "control sign"),
+        ("reboot", "'reboot' must read"),
+    ],
+)
+def test_free_directives_let_nothing_through_and_contradict_nothing(
+    wish: str, sentence: str
+) -> None:
+    with pytest.raises(ClusterError, match="--sbatch") as refused:
+        job({"sbatch": wish}, **RUN)
+    assert sentence in str(refused.value)
+
+
+def test_gpus_are_asked_for_once() -> None:
+    with pytest.raises(ClusterError, match="both ask for GPUs"):
+        job({"sbatch": "--gres=gpu:2", "gpus": "2"}, **RUN)
+    assert job({"sbatch": "--gres=gpu:2", "ranks": "2"}, **RUN).directives == ("gres=gpu:2",)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from launcher import building, cli, config, spans, yaml_files
+from launcher import building, cli, config, originals_options, spans, yaml_files
 from launcher.arguments import prepared
 from launcher.config import ConfigError
 
@@ -275,3 +276,42 @@ def test_an_unknown_home_is_told_and_no_folder_of_that_name_is_made() -> None:
     ):
         with pytest.raises(ConfigError, match="nobody's home is ~nobody-of-that-name here; write "):
             give()
+
+
+@pytest.mark.parametrize(
+    ("recipe_name", "option", "meant"),
+    [
+        ("cyclegan", "lr", "did you mean `optim.lr`?"),
+        ("cyclegan", "norm", "`model.generator.norm` or `model.discriminator.norm`?"),
+        ("cyclegan", "optim.crop_size", "did you mean `data.preprocess.crop_size`?"),
+        ("cyclegan", "learning_rate", "did you mean `optim.lr`?"),
+        ("cyclegan", "batchSize", "did you mean `batch.total`?"),
+        ("cyclegan", "netG", "did you mean `model.generator.kind`?"),
+        ("pix2pixhd-full", "netG", "did you mean `model.stage`?"),
+        ("pix2pixhd-full", "model.label_nc", "did you mean `model.num_labels`?"),
+        ("pix2pixhd-full", "n_layers_D", "did you mean `model.num_layers`?"),
+        ("cyclegan", "gpu_ids", "start one process for each GPU"),
+        ("cyclegan", "continue_train", "the same command again resumes the run"),
+    ],
+)
+def test_options_of_another_section_or_program_are_recognised(
+    recipe_name: str, option: str, meant: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"unknown option `{option}`; ")) as refused:
+        config.load(recipe_name, {option: "1"})
+    assert meant in str(refused.value)
+
+
+def test_the_originals_options_lead_to_options_that_exist() -> None:
+    here = {o for name in ("cyclegan", "pix2pix", "pix2pixhd-full") for o in known_options(name)}
+    lost = {
+        (theirs, ours)
+        for theirs, names in originals_options.RENAMED.items()
+        for ours in names
+        if ours not in here
+    }
+    assert not lost
+
+
+def known_options(recipe_name: str) -> list[str]:
+    return config.options_of(type(config.load(recipe_name).model))

@@ -14,7 +14,7 @@ import yaml
 from cluster.sbatch import Job
 from launcher import submissions, submitting, sweeps
 from launcher.config import Config, ConfigError
-from tests.launcher.sample import ROOT, environment, write_recipe
+from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
 
 SCRIPT = """\
 #!/bin/bash
@@ -54,7 +54,23 @@ def test_dry_prints_the_script_and_writes_nothing(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_shards_that_no_rank_could_read_are_refused(tmp_path: Path) -> None:
+    done = submit(write_recipe(tmp_path, tmp_path / "shards"))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"submit: data.shards: {tmp_path}/shards holds no manifest.json" in done.stderr
+    assert not (tmp_path / "run-coarse").exists()
+
+
+def test_an_option_of_the_recipe_without_its_section_is_recognised(tmp_path: Path) -> None:
+    done = submit(write_recipe(tmp_path, tmp_path / "shards"), "--lr=1e-4")
+    assert done.returncode == 2
+    assert "submit: --lr is no option; did you mean `optim.lr`?" in done.stderr, done.stderr
+
+
 def test_without_slurm_one_sentence_says_where_to_go(tmp_path: Path) -> None:
+    make_source(tmp_path / "source", count=1)
+    status, output = organza("pack", tmp_path / "source", tmp_path / "shards")
+    assert status == 0, output
     done = submit(write_recipe(tmp_path, tmp_path / "shards"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "sbatch is not on this machine: run this on a login node" in done.stderr
