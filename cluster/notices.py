@@ -7,6 +7,7 @@ stays RUNNING, and only its ranks were told, perhaps before they could hear.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from types import FrameType
 from cluster import slurm
 from cluster.errors import ClusterError
 
-LAST = 15.0
-"""Seconds before the time limit at which ranks that have not left are given up: the job must still
-be there to be requeued."""
-SHARE = 0.5
-"""They have at least so much of the time from the warning on."""
+LAST, LAST_SHARE = 15.0, 0.25
+"""Seconds before the time limit at which ranks that have not left are given up, as the job must
+still be there to be requeued; and at most so much of the time between the warning and the limit."""
+CLOCK = 0.5
+"""The share of that time at which the clock speaks if no signal has come."""
+EARLY = 60.0
+"""Seconds by which SLURM may be early."""
 
 
 class Notices:
@@ -29,7 +32,7 @@ class Notices:
         """signal_s: seconds before the time limit at which the warning comes; 0: not known.
         say: takes the words of a SLURM that does not answer."""
         self.job, self.signal_s, self.say = job, signal_s, say
-        self.last_s = min(LAST, (1 - SHARE) * signal_s) if signal_s else LAST
+        self.last_s = min(LAST, LAST_SHARE * signal_s) if signal_s else LAST
         self.terminated = False
         """By SIGTERM: the ranks have been told as well."""
         self.ending = False
@@ -37,7 +40,7 @@ class Notices:
         self.overtime = False
         """That is since its time limit is reached."""
         self.preempted = False
-        self.warned = False
+        self.warned_at: float | None = None
         self.limit: float | None = None
 
     def listen(self) -> None:
@@ -52,6 +55,10 @@ class Notices:
         be requeued."""
         return (self.terminated or self.ending) and not self.overtime
 
+    @property
+    def warned(self) -> bool:
+        return self.warned_at is not None
+
     def ask(self) -> None:
         """SLURM's own word; where it gives none, what is known stays."""
         if self.job:
@@ -59,7 +66,8 @@ class Notices:
                 self._hear(slurm.status(self.job))
             except ClusterError as error:
                 self.say(str(error))
-        self.warned = self.warned or self.overtime or self.near(self.signal_s)
+        if self.overtime or self.near(CLOCK * self.signal_s):
+            self._warn()
 
     def near(self, seconds: float) -> bool:
         """Whether the time limit is not further away than that, as far as is known."""
@@ -67,14 +75,16 @@ class Notices:
 
     def look(self) -> None:
         """Notice the time; the limit may have been moved meanwhile, so that SLURM has the word."""
-        if not self.warned and self.near(self.signal_s):
+        if not self.warned and self.near(CLOCK * self.signal_s):
             self.ask()
 
     def time_is_up(self) -> bool:
         """Whether it is the last moment to requeue the job."""
         if self.near(self.last_s):
             self.ask()
-        return self.near(self.last_s)
+        longest = self.signal_s + EARLY if self.signal_s else math.inf
+        overdue = self.warned and time.monotonic() > self.warned_at + longest
+        return overdue or self.near(self.last_s)
 
     def _hear(self, status: slurm.Status | None) -> None:
         self.ending = status is None or status.state != "RUNNING"
@@ -87,4 +97,8 @@ class Notices:
         if signum == signal.SIGTERM:
             self.terminated = True
         else:
-            self.warned = True
+            self._warn()
+
+    def _warn(self) -> None:
+        if self.warned_at is None:
+            self.warned_at = time.monotonic()

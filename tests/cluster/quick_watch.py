@@ -9,7 +9,7 @@ from cluster import heartbeat, listener, notices, watch
 
 heartbeat.INTERVAL = 0.2
 listener.LEAST_SILENCE = 1.0
-notices.LAST, notices.SHARE = 52.0, 0.1  # of a minute, the least time limit
+notices.LAST, notices.LAST_SHARE, notices.EARLY = 52.0, 0.9, 1.0
 watch.TICK = 0.1
 watch.LINGER = 1.0
 watch.PATIENT_END = 10.0 if "SLURM_JOB_ID" in os.environ else 1.0

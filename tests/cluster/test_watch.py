@@ -174,6 +174,17 @@ def test_a_warning_that_no_rank_could_catch_starts_nothing_again(
     assert watched.starts == [0]
 
 
+def test_ranks_that_hang_after_the_warning_are_given_up(
+    watch: type[Watched], tmp_path: Path
+) -> None:
+    watched = watch(1000, "0:3:freeze", options=("--requeue", "--signal_s=1"))
+    wait_for(lambda: len(steps(tmp_path)) > 3, 10, "steps")
+    watched.process.send_signal(signal.SIGUSR2)
+    status, words = watched.end()
+    assert "The time limit is near. The ranks have not left in time." in words, words
+    assert status == 0 and watched.starts == [0]  # there is nobody here to requeue it
+
+
 def test_a_wish_to_stop_between_two_starts_is_kept(tmp_path: Path) -> None:
     crash = f"test -e {tmp_path}/once || {{ touch {tmp_path}/once {tmp_path}/stop; exit 1; }}"
     watched = Watched(tmp_path, "bash", "-c", f"{crash}; exec {' '.join(RANKS)} {tmp_path} 1000")
