@@ -64,7 +64,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--requeue", action="store_true", help="go on in another job if needed")
     parser.add_argument("--patience", type=int, default=3, help="starts without progress")
     parser.add_argument("--timeout_s", type=float, default=1800.0, help="for one step or save")
-    parser.add_argument("--signal_s", type=float, default=0.0, help="of the warning, if there is one")
+    parser.add_argument("--signal_s", type=float, default=0.0, help="from warning to time limit")
     parser.usage = f"{parser.format_usage()[7:].strip()} -- COMMAND ..."
     place = arguments.index("--") if "--" in arguments else len(arguments)
     options, command = parser.parse_args(arguments[:place]), list(arguments[place + 1 :])
@@ -214,7 +214,7 @@ class Watch:
         decision = verdict(case, self.policy)
         say(decision.words)
         if not case.innocent:
-            attempts.count(self.run, self.attempt, case.tries)
+            self.count(case.tries)
         if decision.act is Act.REQUEUE:
             try:
                 slurm.requeue(self.job)
@@ -227,6 +227,13 @@ class Watch:
                 decision = verdict(case, replace(self.policy, requeue=False))
                 say(f"{error} {decision.words}")
         return decision
+
+    def count(self, tries: int) -> None:
+        """Remember a start that got no further."""
+        try:
+            attempts.count(self.run, self.attempt, tries)
+        except OSError as error:  # as of a full disk: the verdict holds all the same
+            say(str(error))
 
     def step_is_over(self, start: int) -> bool:
         """Whether SLURM knows that all ranks have ended; else some may live on, out of its reach,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +23,8 @@ MARK = b"LOCAL_RANK="
 """Whoever has this variable is a worker, or descends from one."""
 GLANCE = 0.2
 """Seconds between two looks for workers that have not been told yet."""
+ALONE = 10.0
+"""Seconds for which a launcher may go on without workers once the end was asked for."""
 
 
 def run(argv: Sequence[str], stop: StopRequest) -> int:
@@ -29,13 +32,18 @@ def run(argv: Sequence[str], stop: StopRequest) -> int:
 
     stop: once it says so, all workers are told, also those that start later."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what starts now inherits that
-    launcher, told = subprocess.Popen(argv), set()
+    launcher, told, seen = subprocess.Popen(argv), set(), time.monotonic()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     while (status := ended(launcher)) is None:
-        for pid in set(workers(launcher.pid)) - told if stop() else ():
-            with suppress(ProcessLookupError):
-                os.kill(pid, stop())
-            told.add(pid)
+        launchers, workers = below(launcher.pid) if stop() else ([], [])
+        for pid in set(workers) - told:
+            send(pid, stop())
+        told |= set(workers)
+        if workers or stop() in (0, signal.SIGUSR2):  # after a warning they may still come
+            seen = time.monotonic()
+        elif time.monotonic() > seen + ALONE:  # it waits for another node, or starts them again
+            for pid in launchers:
+                send(pid, signal.SIGKILL)
     return status if status >= 0 else 128 - status
 
 
@@ -46,18 +54,23 @@ def ended(launcher: subprocess.Popen[bytes]) -> int | None:
     return None
 
 
-def workers(launcher: int) -> list[int]:
-    """The workers below a process, without what they have started themselves."""
+def send(pid: int, signum: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signum)
+
+
+def below(launcher: int) -> tuple[list[int], list[int]]:
+    """The launcher and what it is made of, and the workers, without what these have started."""
     children = defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # ended meanwhile
             parent = stat.read_text().rpartition(")")[2].split()[1]
             children[int(parent)].append(int(stat.parent.name))
-    found, launchers = [], [launcher]
-    while launchers:
-        for pid in children[launchers.pop()]:
-            (found if is_worker(pid) else launchers).append(pid)
-    return found
+    launchers, workers = [launcher], []
+    for parent in launchers:  # which grows
+        for pid in children[parent]:
+            (workers if is_worker(pid) else launchers).append(pid)
+    return launchers, workers
 
 
 def is_worker(pid: int) -> bool:

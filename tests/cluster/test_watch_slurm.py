@@ -5,7 +5,9 @@ What can happen at the same time does: all jobs run side by side, and a node cra
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from threading import Thread
 import pytest
 
 from cluster import attempts, heartbeat, slurm
+from cluster.attempts import Attempt
 from cluster.sbatch import job, render
 from tests.cluster.minislurm import MiniSlurm
 from tests.cluster.spaces import run, wait_for
@@ -202,6 +205,19 @@ def test_a_second_copy_of_a_job_leaves_the_first_alone(one: Run) -> None:
     words = one.folder.joinpath("logs", f"job-{one.copy}.log").read_text()
     assert f"is in the hands of job {one.number}" in words and words.count("\n") == 1
     assert {start.job for start in attempts.attempts(one.folder)} == {one.number}
+
+
+def test_a_job_that_waits_to_go_on_keeps_its_run(slurm_cluster: MiniSlurm, tmp_path: Path) -> None:
+    """As after a preemption, when a copy of it would come first."""
+    (tmp_path / "held.sh").write_text("#!/bin/bash\n#SBATCH --hold -o /dev/null\n")
+    waiting = slurm.submit(tmp_path / "held.sh")
+    attempts.record(tmp_path, Attempt(waiting, 0, 0, "2026-11-22T05:00:00", 8))
+    command = [sys.executable, "-m", "cluster.watch", str(tmp_path), "--", "true"]
+    copy = os.environ | {"SLURM_JOB_ID": "999"}
+    done = subprocess.run(command, cwd=ROOT, env=copy, capture_output=True, text=True, timeout=60)
+    slurm.cancel(waiting)
+    assert done.returncode == 1 and f"in the hands of job {waiting}, which is PENDING" in done.stdout
+    assert len(attempts.attempts(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("one", ["limited"], indirect=True)

@@ -219,6 +219,25 @@ def test_a_signal_reaches_the_workers_and_harms_nobody_else(tmp_path: Path, mome
         task.kill()
 
 
+def test_a_launcher_that_stays_without_workers_is_ended(tmp_path: Path) -> None:
+    """As one that waits for a lost node to come back."""
+    words = ["bash", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"]
+    quick = TASK.replace("sys.exit", "forwarding.ALONE = 0.5\nsys.exit")
+    task = subprocess.Popen([sys.executable, "-c", quick, *words], cwd=ROOT, env=without_rank())
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    task.send_signal(signal.SIGTERM)
+    assert task.wait(timeout=30) == 128 + signal.SIGKILL
+    assert not is_alive((tmp_path / "pid").read_text().strip())
+
+
+def is_alive(pid: str) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
 def children(pid: int) -> str:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
