@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 
-from launcher import presets
+from launcher import optim_options, presets
 from launcher.config import Config, ConfigError, gan_module
 from trainers.gan import GAN
 from trainers.schedule import Schedule
-from trainers.trainer import Cadence, Recipe
+from trainers.recipe import Cadence, Recipe
 from trainers.weights import shapes_alone
 
 MOST_PARAMETERS = 2 * 10**9
@@ -68,8 +71,32 @@ def recipe_of(config: Config, world: int) -> Recipe:
         eps=optim.eps,
         clip=optim.clip,
         precision=PRECISIONS[config.precision],
-        schedule=Schedule(config.schedule.constant, config.schedule.decay),
+        schedule=schedule_of(config.schedule),
         cadence=Cadence(cadence.log, cadence.pictures, cadence.save),
+        players={name: dict(own_numbers(optim, own)) for name, own in optim.players.items()},
+    )
+
+
+def own_numbers(
+    optim: optim_options.Optim, own: optim_options.PlayerOptim
+) -> Iterator[tuple[str, Any]]:
+    """What differs for one player, as `Recipe` names it."""
+    if own.lr is not None:
+        yield "lr", own.lr
+    betas = [(own.beta1, optim.beta1), (own.beta2, optim.beta2)]
+    yield "betas", tuple(usual if given is None else given for given, usual in betas)
+
+
+def schedule_of(section: optim_options.Schedule) -> Schedule:
+    usual = {"plateau": 0.2}.get(section.kind, 0.1)
+    return Schedule(
+        section.constant,
+        section.decay,
+        section.kind,
+        section.step,
+        usual if section.gamma is None else section.gamma,
+        section.patience,
+        section.threshold,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from launcher import yaml_files
 from launcher.hints import hint, messages, names_in, section_of
+from launcher.optim_options import Optim, Schedule
 from launcher.places import Location, NodeCache
 from shards import augment, order
 from trainers.settings import Settings, Span, UserPath, without_other_kinds
@@ -81,26 +82,6 @@ class Batch(Settings):
     """Images of one step over all ranks; the world size changes nothing else."""
     micro: int | None = Field(None, ge=1)
     """Images a rank handles at a time; gradients accumulate. null: all of its share."""
-
-
-class Optim(Settings):
-    lr: float = Field(2e-4, gt=0)
-    """Learning rate of Adam, before the schedule."""
-    beta1: float = Field(0.5, ge=0, lt=1)
-    """Adam's memory of the gradients."""
-    beta2: float = Field(0.999, ge=0, lt=1)
-    """Adam's memory of their squares."""
-    eps: float = Field(1e-8, gt=0)
-    """Added to the root of the squares."""
-    clip: float | None = Field(None, gt=0)
-    """Largest gradient norm of a player; null for no clipping."""
-
-
-class Schedule(Settings):
-    constant: Span = "100 epochs"
-    """Images or epochs at the full learning rate."""
-    decay: Span = "100 epochs"
-    """Images or epochs over which it falls linearly to zero."""
 
 
 class Ema(Settings):
@@ -192,6 +173,16 @@ class Config(Settings):
                 "follows from gradients that ZeRO has sharded; choose bf16 or fp32, or "
                 "backend.kind=accelerate"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _players_exist(self) -> Config:
+        known = gan_module(self.gan, "gan").Model.players
+        for name in self.optim.players:
+            if name not in known:
+                raise ValueError(
+                    f"`optim.players.{name}`: gan={self.gan} has the players {', '.join(known)}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -60,8 +60,12 @@ def location_in(tree: Any, location: tuple[str, ...], kind: str) -> tuple[str, .
 
 
 def section_of(root: type[Settings], location: tuple[str, ...]) -> type[Settings]:
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         root = root.model_fields[part].annotation
+        if get_origin(root) is dict:  # sections by names of the user's
+            next(parts, None)
+            root = get_args(root)[1]
     return root
 
 

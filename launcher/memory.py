@@ -22,7 +22,7 @@ from launcher.tables import table
 from shards.records import size_text
 from shards.sources import Source
 from trainers.backends import Backend
-from trainers.trainer import Recipe
+from trainers.recipe import Recipe
 from trainers.zero import BUCKET
 
 FIXED = GIB

@@ -118,6 +118,8 @@ def _kind(field: dict[str, Any], definitions: dict[str, Any]) -> str:
         return f"[{inner}]"
     if field.get("type") == "array":
         return f"list of {_kind(field['items'], definitions)}"
+    if isinstance(field.get("additionalProperties"), dict):
+        return "mapping"
     words = field.get("format") or field.get("type", "any")
     limits = [text.format(f"{field[key]:.10g}") for key, text in LIMITS.items() if key in field]
     return " ".join([words, " and ".join(limits)]).strip()

@@ -31,7 +31,8 @@ from trainers.compilation import compile_parts
 from trainers.ema import Ema
 from trainers.gan import GAN, Batch
 from trainers.mending import mend
-from trainers.trainer import Recipe, Trainer
+from trainers.recipe import Recipe
+from trainers.trainer import Trainer
 
 
 def train(config: Config) -> int:

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from trainers.errors import TrainingError
 from trainers.files import crc32_of, fresh, replace_text, store, sync_folder, write_text
 from trainers.gan import GAN
 from trainers.randomness import random_state, set_random_state
-from trainers.schedule import crossed
+from trainers.schedule import Plateau, crossed
 
 FORMAT = 2
 FILES = "files.json"
@@ -44,6 +44,7 @@ class Progress:
     step: int = 0
     images: int = 0
     """Images consumed by all ranks together: also the position in the data order."""
+    plateau: Plateau = field(default_factory=Plateau)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Checkpoint:
     @property
     def progress(self) -> Progress:
         """A copy: the run's own moves on."""
-        return Progress(**self.state["progress"])
+        numbers = self.state["progress"]
+        return Progress(**numbers | {"plateau": Plateau(**numbers.get("plateau", {}))})
 
     @property
     def config(self) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class GAN(nn.Module):
     Subclasses fill `nets` (all that a checkpoint holds) and `weights` (one entry per loss term).
     """
 
+    players: ClassVar[tuple[str, ...]] = ("G", "D")
+    """Names of the phases that it ever has."""
     ema: ClassVar[tuple[str, ...]] = ("G",)
     """Paths below `nets` whose moving average is kept and used for translation."""
     independent_phases: ClassVar[bool] = False

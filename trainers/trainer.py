@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,39 +25,12 @@ from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
 from trainers.pictures import picture_of
 from trainers.player import only
+from trainers.recipe import Recipe
 from trainers.replicas import average_buffers, check_replicas
-from trainers.schedule import Schedule, crossed
+from trainers.schedule import crossed
 from trainers.stats import Clock, Means, peak_memory_gib
 from trainers.transfer import Transfer
 from trainers.vote import Vote
-
-
-@dataclass(frozen=True)
-class Cadence:
-    """How often things happen, in images; 0 for never."""
-
-    log: int
-    pictures: int
-    save: int
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The numbers of a run that the loop needs."""
-
-    global_batch: int
-    """Images of one step over all ranks."""
-    num_micro: int
-    """Micro-batches that a rank accumulates for one step."""
-    lr: float
-    betas: tuple[float, float]
-    eps: float
-    clip: float | None
-    """Largest gradient norm of a player; None for no clipping."""
-    precision: torch.dtype | None
-    """Autocast dtype inside the players; None for full precision."""
-    schedule: Schedule
-    cadence: Cadence
 
 
 class Trainer:
@@ -96,6 +69,8 @@ class Trainer:
         self.means = Means()
         self.clock = Clock()
         self.batches: Iterator[Batch] | None = None
+        self.loss = torch.zeros(())
+        """Total of the first phase in the last step, on this rank."""
 
     def fit(self, resume: Checkpoint | None = None, config: str = "") -> bool:
         """Run; True when the schedule was finished, False when stopped before (and saved)."""
@@ -148,11 +123,18 @@ class Trainer:
         for seat in due if self.backend.overlap else ():
             watched |= self._finish(seat)
         average_buffers(self.backend, self.gan)
-        self.progress.step += 1
-        self.progress.images += self.recipe.global_batch
+        self._advance()
         if self.ema is not None:
             self.ema.update(self.gan, self.recipe.global_batch)
         return watched
+
+    def _advance(self) -> None:
+        before, schedule = self.progress.images, self.recipe.schedule
+        self.progress.step += 1
+        self.progress.images += self.recipe.global_batch
+        if schedule.kind == "plateau":  # the same on all ranks, whose rates must not differ
+            loss = self.backend.mean(self.loss.double()).item()
+            self.progress.plateau.add(loss, schedule, before, self.progress.images)
 
     def _compute(
         self, seat: Seat, micro_batches: list[Batch], carries: list[Batch]
@@ -164,6 +146,8 @@ class Trainer:
                 with self.backend.accumulate(seat, last=i == len(micro_batches) - 1):
                     total, terms, out = seat.player(batch, carry)
                     self.backend.backward(seat, total / len(micro_batches))
+                if seat is self.seats[0]:
+                    self.loss = total.detach() / len(micro_batches) + (self.loss if i else 0)
                 carry |= out
                 self.means.add(terms)
                 for name, term in terms.items():
@@ -173,7 +157,8 @@ class Trainer:
 
     def _finish(self, seat: Seat) -> dict[str, Tensor]:
         """The optimizer's step of one phase."""
-        lr = self.recipe.lr * self.recipe.schedule.factor(self.progress.images)
+        factor = self.recipe.schedule.factor(self.progress.images) * self.progress.plateau.factor
+        lr = self.recipe.of(seat.phase.name).lr * factor
         for group in seat.optimizer.param_groups:
             group["lr"] = lr
         norm, name = self.backend.step(seat, self.recipe.clip), seat.phase.name
@@ -206,7 +191,8 @@ class Trainer:
                 del seat
                 gc.collect()  # the old wrapper's hooks must be gone before the new one's come
                 precision = self.recipe.precision
-                seat = self.backend.adopt(self.gan, phase, self._optimizer, precision, past)
+                optimizer = partial(self._optimizer, phase.name)
+                seat = self.backend.adopt(self.gan, phase, optimizer, precision, past)
             self.seats.append(seat)
 
     def save(self) -> None:
@@ -232,8 +218,8 @@ class Trainer:
                 observer.start(self.progress, self.recipe.schedule.total, config)
                 self.watching.append(observer)
 
-    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        recipe = self.recipe
+    def _optimizer(self, phase: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        recipe = self.recipe.of(phase)
         fused = self.backend.device.type == "cuda"
         return torch.optim.Adam(
             groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused or None

@@ -37,7 +37,8 @@ from trainers.board import Observer
 from trainers.checkpoint import Keep, Progress, Store
 from trainers.gan import GAN, Batch, Phase, Terms
 from trainers.schedule import Schedule
-from trainers.trainer import Cadence, Recipe, Trainer
+from trainers.recipe import Cadence, Recipe
+from trainers.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -315,3 +315,21 @@ def test_the_originals_options_lead_to_options_that_exist() -> None:
 
 def known_options(recipe_name: str) -> list[str]:
     return config.options_of(type(config.load(recipe_name).model))
+
+
+def test_the_originals_spellings_of_rates_and_schedules() -> None:
+    found = config.load("cyclegan", {"optim.lr_D": "1e-4", "optim.players.D.beta1": "0"})
+    assert found.optim.players["D"].lr == 1e-4 and found.optim.players["D"].beta1 == 0
+    plan = building.recipe_of(spans.resolve(found, 100), 1)
+    assert (plan.of("D").lr, plan.of("D").betas) == (1e-4, (0.0, 0.999))
+    assert (plan.of("G").lr, plan.of("G").betas) == (2e-4, (0.5, 0.999))
+    for option, kind, step, gamma in (
+        ("schedule.policy", "plateau", 100, 0.2),
+        ("schedule.kind", "step", 5000, 0.1),
+    ):
+        schedule = building.recipe_of(
+            spans.resolve(config.load("cyclegan", {option: kind}), 100), 1
+        ).schedule
+        assert (schedule.kind, schedule.step, schedule.gamma) == (kind, step, gamma)
+    with pytest.raises(ConfigError, match="`optim.players.E`: gan=cyclegan has the players G, D"):
+        config.load("cyclegan", {"optim.lr_E": "1"})

@@ -37,7 +37,7 @@ def test_every_option_says_what_it_is(name: str) -> None:
 
 def test_the_names_are_those_of_a_resolved_recipe() -> None:
     def leaves(tree: object, prefix: str = "") -> list[str]:
-        if not isinstance(tree, dict):
+        if not isinstance(tree, dict) or not tree:
             return [prefix[:-1]]
         return [leaf for name, inner in tree.items() for leaf in leaves(inner, f"{prefix}{name}.")]
 

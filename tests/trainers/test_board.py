@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.trainers import toy
 from trainers.board import Board, rewound
 from trainers.pictures import grid
-from trainers.trainer import Cadence
+from trainers.recipe import Cadence
 
 
 def events(run: Path) -> EventAccumulator:

@@ -31,7 +31,7 @@ from trainers.checkpoint import find
 from trainers.compilation import compile_parts
 from trainers.gan import GAN, Batch
 from trainers.gans.pix2pixhd import Config, Pix2PixHD
-from trainers.trainer import Cadence
+from trainers.recipe import Cadence
 
 PLAN = toy.recipe(total=3, global_batch=1, cadence=Cadence(log=1, pictures=1, save=0))
 """Three steps, with pictures after each."""

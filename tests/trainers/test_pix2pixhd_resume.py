@@ -14,7 +14,7 @@ from trainers.backends import Backend
 from trainers.checkpoint import find
 from trainers.gan import Batch
 from trainers.gans.pix2pixhd import Config, Pix2PixHD
-from trainers.trainer import Cadence
+from trainers.recipe import Cadence
 
 NUM_STEPS, SWITCH = 4, 2
 

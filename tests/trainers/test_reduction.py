@@ -20,7 +20,7 @@ from tests.trainers.travelling import BF16, FP32, OVERLAP
 from trainers.backends import Backend
 from trainers.checkpoint import find
 from trainers.gan import Batch, Phase
-from trainers.trainer import Cadence
+from trainers.recipe import Cadence
 
 AT_THE_END = Cadence(log=4, pictures=0, save=0)
 

@@ -15,7 +15,9 @@ from tests.trainers import toy
 from trainers.board import Observer
 from trainers.checkpoint import find
 from trainers.errors import TrainingError
-from trainers.trainer import Cadence, Trainer
+from trainers.recipe import Cadence
+from trainers.schedule import Schedule
+from trainers.trainer import Trainer
 
 
 def assert_same(folder: Path, other: Path, tolerance: float = 0.0) -> None:
@@ -50,6 +52,33 @@ def test_interrupted_at_any_step_equals_uninterrupted(tmp_path: Path, steps: int
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_a_plateau_goes_on_in_the_middle_of_a_stretch(tmp_path: Path, steps: int) -> None:
+    plan = toy.recipe(**VARIANTS["plateau"])
+    toy.train(tmp_path / "whole", plan)
+    toy.train(tmp_path / "cut", plan, stop=StopAfter(steps))
+    toy.train(tmp_path / "cut", plan)
+    ours, theirs = (find(tmp_path / name).progress for name in ("whole", "cut"))
+    assert ours == theirs and ours.plateau.factor == 0.5
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_each_player_has_its_own_rate_and_betas(tmp_path: Path) -> None:
+    trainer = toy.trainer_for(tmp_path, toy.recipe(**VARIANTS["players"]))
+    trainer.seat_phases()
+    groups = {s.phase.name: s.optimizer.param_groups[0] for s in trainer.seats}
+    assert (groups["G"]["lr"], groups["G"]["betas"]) == (1e-2, (0.5, 0.999))
+    assert (groups["D"]["lr"], groups["D"]["betas"]) == (3e-3, (0.9, 0.99))
+    rates = []
+
+    class Watch(Observer):
+        def scalars(self, progress, values):
+            rates.append((values["lr/G"], values["lr/D"]))
+
+    toy.train(tmp_path, toy.recipe(**VARIANTS["players"]), observers=(Watch(),))
+    assert rates and all(d == pytest.approx(0.3 * g) for g, d in rates)
+
+
 def gang_work(root: str) -> None:
     """All two-process runs of this file, in one gang."""
     folder = Path(root)
@@ -65,6 +94,9 @@ VARIANTS = {
     "clip": {"clip": 0.05},
     "accumulation": {"num_micro": 2},
     "both": {"num_micro": 2, "clip": 0.05},
+    "players": {"players": {"D": {"lr": 3e-3, "betas": (0.9, 0.99)}}},
+    # Half a loss is never reached: the rate falls after every stretch of two steps.
+    "plateau": {"schedule": Schedule(20, 0, "plateau", 8, 0.5, patience=0, threshold=0.5)},
 }
 
 

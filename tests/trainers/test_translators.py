@@ -19,7 +19,7 @@ from trainers.checkpoint import find
 from trainers.gan import GAN, Batch
 from trainers.gans import cyclegan, pix2pix
 from trainers.player import Player, only
-from trainers.trainer import Cadence
+from trainers.recipe import Cadence
 
 RESNET = {"kind": "resnet", "ngf": 2, "num_blocks": 2, "norm": "instance", "dropout": 0}
 UNET = {"kind": "unet", "ngf": 2, "num_downsamples": 6}

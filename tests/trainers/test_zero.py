@@ -25,7 +25,7 @@ from trainers.backends import Backend, open_backend
 from trainers.checkpoint import find
 from trainers.errors import TrainingError
 from trainers.gan import Batch
-from trainers.trainer import Cadence
+from trainers.recipe import Cadence
 from trainers.zero import engine_config, prepare_import
 
 STAGES = (0, 1, 2)
@@ -77,6 +77,7 @@ TOYS = {
     "noisy": {"dropout": 0.5},
     "compressed": {"dropout": 0.5, "travels_as": torch.bfloat16},
     "micro": {"num_micro": 2},
+    "players": {"players": {"D": {"lr": 3e-3, "betas": (0.9, 0.99)}}},
     "both": {"num_micro": 2, "clip": 0.05},
 }
 
@@ -136,7 +137,7 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("zero", STAGES)
 @pytest.mark.parametrize(
-    "name", ["noisy", "compressed", "hd", "hd-bf16", "cycle", "cycle-directions"]
+    "name", ["noisy", "compressed", "players", "hd", "hd-bf16", "cycle", "cycle-directions"]
 )
 def test_every_stage_equals_ddp_bit_for_bit(runs: Path, name: str, zero: int) -> None:
     assert_same(runs / "None" / name, runs / str(zero) / name)

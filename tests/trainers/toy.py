@@ -16,7 +16,8 @@ from trainers.checkpoint import Keep, Store, find
 from trainers.ema import Ema
 from trainers.gan import GAN, Batch, Phase, Terms
 from trainers.schedule import Schedule
-from trainers.trainer import Cadence, Recipe, Trainer
+from trainers.recipe import Cadence, Recipe
+from trainers.trainer import Trainer
 
 FREEZE_UNTIL = 12
 

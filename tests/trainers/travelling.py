@@ -16,7 +16,8 @@ from trainers.backends import Seat
 from trainers.gan import Batch, Phase, Terms
 from trainers.player import Player, only
 from trainers.tracing import LiveMemory
-from trainers.trainer import Cadence, Trainer
+from trainers.recipe import Cadence
+from trainers.trainer import Trainer
 
 OVERLAP: dict[str, Any] = {"overlap": True}
 BF16: dict[str, Any] = {"travels_as": torch.bfloat16}
