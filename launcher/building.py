@@ -73,6 +73,7 @@ def recipe_of(config: Config, world: int) -> Recipe:
         precision=PRECISIONS[config.precision],
         schedule=schedule_of(config.schedule),
         cadence=Cadence(cadence.log, cadence.pictures, cadence.save),
+        reset_moments=optim.reset_moments,
         players={name: dict(own_numbers(optim, own)) for name, own in optim.players.items()},
     )
 

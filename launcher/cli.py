@@ -168,6 +168,7 @@ class Commands(ShardCommands, ClusterCommands):
         layout: str = "auto",
         direction: str = "",
         weights: str = "ema",
+        recipe: str = "",
         background: str = "",
         remap: str = "",
         **overrides: str,
@@ -178,13 +179,15 @@ class Commands(ShardCommands, ClusterCommands):
         the size that they have.
 
         Args:
-            checkpoint: a run folder (its newest checkpoint), or one checkpoint.
+            checkpoint: a run folder (its newest checkpoint), one checkpoint, or the authors'
+                weights of pix2pix, CycleGAN or pix2pixHD (latest_net_G.pth, or their folder).
             source: folder laid out as for `pack`, or itself the folder of maps or pictures.
             out: folder for the pictures, named as their sources.
             split: train, test, val ...: which part of the source.
             layout: auto, or side-by-side when each file of the source holds both pictures.
             direction: A2B or B2A, for a GAN that was trained on A and B; its own by default.
             weights: ema (the moving average, if the run keeps one) or raw.
+            recipe: for the authors' weights: the recipe that builds their network.
             background: as for `pack`: what transparent pictures are composed over.
             remap: as for `pack`: file of label ids to renumber. Id 255 becomes the last label, as
                 there.
@@ -200,6 +203,7 @@ class Commands(ShardCommands, ClusterCommands):
                 learned,
                 Path(source),
                 Path(out),
+                recipe=recipe,
                 split=split,
                 layout=layout,
                 direction=direction,

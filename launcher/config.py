@@ -145,7 +145,8 @@ class Config(Settings):
     run_dir: UserPath
     """Everything the run writes; the same command again resumes from it."""
     start_from: UserPath | None = None
-    """Run or checkpoint whose weights a new run starts from (coarse -> full)."""
+    """Run or checkpoint whose weights a new run starts from (coarse -> full), or a .pth of the
+    authors of pix2pix, CycleGAN or pix2pixHD, or a folder of them."""
     seed: int = Field(0, ge=0)
     """Of the first weights, the order of the data and all that is drawn."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"

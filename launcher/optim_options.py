@@ -30,6 +30,9 @@ class Optim(Settings):
     """Added to the root of the squares."""
     clip: float | None = Field(None, gt=0)
     """Largest gradient norm of a player; null for no clipping."""
+    reset_moments: bool = False
+    """Begin Adam's moments anew when model.fix_global ends, as the original does; by default those
+    of the enhancers, which have been trained until then, go on."""
     players: dict[str, PlayerOptim] = {}
     """lr, beta1 and beta2 of a player where they differ: --optim.players.D.lr=4e-4, or shorter
     --optim.lr_D=4e-4."""

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from launcher.building import PRECISIONS, build
-from launcher.config import Config, ConfigError, insert, parse
+from launcher.config import Config, ConfigError, insert, load, parse
 from launcher.config import build as build_config
 from launcher.failures import config_errors, memory_errors
 from launcher.progress import progress_bar
@@ -28,8 +28,9 @@ from shards.records import DataError, Record, check_label_ids
 from shards.source_files import dotted_key
 from shards.storing import Storing
 from shards.stream import collate
-from trainers.checkpoint import Checkpoint, load_weights
+from trainers.checkpoint import Checkpoint, find, load_weights
 from trainers.gan import GAN, Batch
+from trainers.originals import adopt_originals, holds_originals
 from trainers.translate import translate_all
 
 
@@ -38,6 +39,7 @@ def translate(
     source: Path,
     out: Path,
     *,
+    recipe: str = "",
     split: str,
     layout: str,
     direction: str,
@@ -48,12 +50,20 @@ def translate(
 ) -> None:
     """A folder of conditions -> a folder of PNGs, by the architecture in the checkpoint.
 
-    overrides: options that differ from those in training, by dotted name."""
-    stored = checkpoint_at(checkpoint, "checkpoint")
-    config = overridden(stored.config, overrides, str(stored.path))
-    with config_errors():
-        gan = build(config, training=False)
-    load_generator(gan, stored, ema)
+    recipe: builds the network of the authors' weights, which tell nothing of it. overrides: options
+    that differ from those in training, by dotted name."""
+    if holds_originals(checkpoint) and find(checkpoint) is None:
+        config, gan, direction = originals_generator(checkpoint, recipe, direction, overrides)
+        place = checkpoint
+    elif recipe:
+        raise ConfigError("translate: --recipe belongs to the authors' weights; a run has its own.")
+    else:
+        stored = checkpoint_at(checkpoint, "checkpoint")
+        place = stored.path
+        config = overridden(stored.config, overrides, str(stored.path))
+        with config_errors():
+            gan = build(config, training=False)
+        load_generator(gan, stored, ema)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     void = void_label("", config.model.needs.num_labels)
     storing = Storing(None, background, read_remap(Path(remap)) if remap else None, void)
@@ -64,7 +74,30 @@ def translate(
         translate_all(gan.to(device), conditions, conditions.write, precision, move)
     for (member, words), count in conditions.notes.items():
         print(f"{member}: {count} {words}.")
-    print(f"{out}: {len(conditions)} pictures by {stored.path}")
+    print(f"{out}: {len(conditions)} pictures by {place}")
+
+
+def originals_generator(
+    path: Path, recipe: str, direction: str, overrides: dict[str, str]
+) -> tuple[Config, GAN, str]:
+    """The authors' weights in the network of a recipe, and which way they translate."""
+    if not recipe:
+        raise ConfigError(
+            f"translate: {path} does not tell its network: give --recipe=pix2pix, cyclegan or "
+            "pix2pixhd-full, and the options of the model that build it (--model.generator...)."
+        )
+    config = load(recipe, overrides)
+    with config_errors():
+        gan = build(config, training=False)
+        backwards = direction == "B2A" and "G_B" in gan.nets
+        filled = adopt_originals(gan, path, "G_B" if backwards else None)
+    if filled == ["G_B"]:
+        if direction == "A2B":
+            raise ConfigError(f"translate: {path} translates B2A: leave out --direction=A2B.")
+        direction = "B2A"
+    if filled == ["G_A"] and direction == "B2A":
+        raise ConfigError(f"translate: {path} translates A2B: leave out --direction=B2A.")
+    return config, gan, direction
 
 
 def load_generator(gan: GAN, stored: Checkpoint, ema: bool) -> None:

@@ -31,6 +31,7 @@ from trainers.compilation import compile_parts
 from trainers.ema import Ema
 from trainers.gan import GAN, Batch
 from trainers.mending import mend
+from trainers.originals import adopt_originals, holds_originals
 from trainers.recipe import Recipe
 from trainers.trainer import Trainer
 
@@ -47,7 +48,8 @@ def train(config: Config) -> int:
         recipe = recipe_of(config, world.size)
         check_data(config, sources, micro_batch_of(recipe, world.size))
         if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
-            checkpoint_at(config.start_from, "start_from")
+            if not holds_originals(config.start_from):
+                checkpoint_at(config.start_from, "start_from")
         rundir.examine(config, fingerprint(sources))
     with start_errors():
         backend = backend_of(config, world.size)
@@ -212,20 +214,28 @@ def stream_of(
 
 
 def start_from(gan: GAN, source: Path, report: bool) -> None:
-    """Begin with the weights of another run, as the GAN sees fit."""
-    checkpoint = checkpoint_at(source, "start_from")
+    """Begin with the weights of another run, as the GAN sees fit, or with the authors' own."""
     try:
-        fresh = gan.adopt(checkpoint.weights())
+        if holds_originals(source):
+            filled = ", ".join(adopt_originals(gan, source))
+            told = f"Started from {source}: {filled}; the other networks are fresh."
+        else:
+            checkpoint = checkpoint_at(source, "start_from")
+            fresh = gan.adopt(checkpoint.weights())
+            told = f"Started from {checkpoint.path}; {len(fresh)} tensors are fresh."
     except ValueError as error:
         raise ConfigError(f"start_from={source}: {error}.") from error
     if report:
-        print(f"Started from {checkpoint.path}; {len(fresh)} tensors are fresh.", file=sys.stderr)
+        print(told, file=sys.stderr)
 
 
 def checkpoint_at(path: Path, option: str) -> Checkpoint:
     checkpoint = find(path)
     if checkpoint is None:
-        raise ConfigError(f"{option}={path} holds no checkpoint: give a run folder or one in it.")
+        raise ConfigError(
+            f"{option}={path} holds no checkpoint: give a run folder, one in it, or the authors' "
+            "weights (latest_net_G.pth, or their folder)."
+        )
     return checkpoint
 
 

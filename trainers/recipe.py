@@ -37,6 +37,8 @@ class Recipe:
     """Autocast dtype inside the players; None for full precision."""
     schedule: Schedule
     cadence: Cadence
+    reset_moments: bool = False
+    """Begin Adam's moments anew for a player whose parameters change."""
     players: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By the name of a phase: fields of Adam above that differ for its player."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from trainers.ema import Ema
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch
 from trainers.pictures import picture_of
-from trainers.player import only
+from trainers.player import only, phase_parameters
 from trainers.recipe import Recipe
 from trainers.replicas import average_buffers, check_replicas
 from trainers.schedule import crossed
@@ -188,6 +189,9 @@ class Trainer:
                 if seat is not None:
                     past = seat.past()
                     seat.leave()
+                changed = phase_parameters(self.gan, phase).keys() - past.moments.keys()
+                if self.recipe.reset_moments and changed:
+                    past = replace(past, moments={})
                 del seat
                 gc.collect()  # the old wrapper's hooks must be gone before the new one's come
                 precision = self.recipe.precision

@@ -42,13 +42,17 @@ class StopAfter:
         return self.left <= 0
 
 
+@pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_interrupted_at_any_step_equals_uninterrupted(tmp_path: Path, steps: int) -> None:
+def test_interrupted_at_any_step_equals_uninterrupted(
+    tmp_path: Path, steps: int, reset: bool
+) -> None:
     # Dropout draws from the random state; the phases change after step 3.
-    toy.train(tmp_path / "whole", toy.recipe(), dropout=0.5)
-    toy.train(tmp_path / "cut", toy.recipe(), dropout=0.5, stop=StopAfter(steps))
+    plan = toy.recipe(reset_moments=reset)
+    toy.train(tmp_path / "whole", plan, dropout=0.5)
+    toy.train(tmp_path / "cut", plan, dropout=0.5, stop=StopAfter(steps))
     assert find(tmp_path / "cut").progress.step == steps
-    toy.train(tmp_path / "cut", toy.recipe(), dropout=0.5)
+    toy.train(tmp_path / "cut", plan, dropout=0.5)
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -136,6 +140,19 @@ def test_frozen_parameters_stay_have_no_state_and_then_train(tmp_path: Path) -> 
     toy.train(tmp_path, toy.recipe())
     for name, tensor in frozen.items():
         assert not torch.equal(find(tmp_path).weights()[name], tensor)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_moments_of_what_was_trained_before_the_switch(tmp_path: Path, reset: bool) -> None:
+    toy.train(tmp_path, toy.recipe(reset_moments=reset))  # 3 of 5 steps before the switch
+    steps = {
+        name.rsplit("/", 1)[0]: int(tensor)
+        for name, tensor in find(tmp_path).tensors("optimizers").items()
+        if name.endswith("/step")
+    }
+    head, trunk = steps["G/G.head.1.weight"], steps["G/G.trunk.0.weight"]
+    assert (head, trunk) == ((2, 2) if reset else (5, 2))
+    assert steps["D/D.weight"] == 5
 
 
 def test_learning_rate_follows_the_schedule_through_the_switch(tmp_path: Path) -> None:
