@@ -13,6 +13,7 @@ import selectors
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from cluster.errors import ClusterError
@@ -65,7 +66,7 @@ class _Desk:
         self.halves: dict[socket.socket, bytearray] = {}
         self.selector = selectors.DefaultSelector()
         try:
-            self.listener = socket.create_server(("", port), backlog=max(128, own.world))
+            self.listener = _server(port, backlog=max(128, own.world))
         except OSError as error:
             raise ClusterError(self.cannot_listen(port, error)) from error
         self.listener.setblocking(False)
@@ -88,7 +89,7 @@ class _Desk:
     def taken(self, port: int) -> str | None:
         """The sentence about a port of torch.distributed that another program holds."""
         try:
-            socket.create_server(("", port)).close()
+            _server(port).close()
         except OSError as error:
             return self.cannot_listen(port, error)
         return None
@@ -174,6 +175,16 @@ class _Desk:
 
     def ordered(self) -> tuple[Report, ...]:
         return tuple(self.reports[rank] for rank in sorted(self.reports))
+
+
+def _server(port: int, backlog: int = 1) -> socket.socket:
+    """Listens at all addresses of this machine, IPv6 ones too where it has any."""
+    if socket.has_dualstack_ipv6():
+        with suppress(OSError):  # it may be switched off
+            return socket.create_server(
+                ("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
+            )
+    return socket.create_server(("", port), backlog=backlog)
 
 
 def _tell(connection: socket.socket, verdict: dict[str, object]) -> None:

@@ -81,16 +81,16 @@ def check_known(address: str) -> None:
 def check_interfaces(environment: Environment = os.environ) -> None:
     """Raise ClusterError if gloo or NCCL are told to use interfaces that are not here."""
     here = [name for _, name in socket.if_nameindex()]
-    for variable, fits in (
-        ("GLOO_SOCKET_IFNAME", str.__eq__),
-        ("NCCL_SOCKET_IFNAME", str.startswith),
+    for variable, fits, enough in (
+        ("GLOO_SOCKET_IFNAME", str.__eq__, all),
+        ("NCCL_SOCKET_IFNAME", str.startswith, any),
     ):
         asked = environment.get(variable, "")
         if not asked or asked.startswith("^"):  # NCCL: all but these
             continue
         names = asked.removeprefix("=").split(",")
         fits = str.__eq__ if asked.startswith("=") else fits
-        if not any(fits(name, wanted) for name in here for wanted in names):
+        if not enough(any(fits(name, wanted) for name in here) for wanted in names):
             raise ClusterError(
                 f"{variable}={asked}, but {socket.gethostname()} has {', '.join(here)}: name the "
                 "interface that leads to the other nodes, or unset it."

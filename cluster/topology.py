@@ -1,8 +1,8 @@
 """Where this process stands among its peers, as the launcher's environment tells it.
 
 Pure functions of an environment. Whoever starts processes says it in names of its own: torchrun,
-accelerate and deepspeed (RANK ...), OpenMPI, MPICH, or srun. What contradicts itself is refused:
-a wrong count ends in a process group that waits for ever.
+accelerate and deepspeed (RANK ...), OpenMPI, MVAPICH, MPICH, or srun. What contradicts itself is
+refused: a wrong count ends in a process group that waits for ever.
 """
 
 from __future__ import annotations
@@ -61,6 +61,12 @@ PEERS = {
         "OMPI_COMM_WORLD_LOCAL_RANK",
         "OMPI_COMM_WORLD_LOCAL_SIZE",
     ),
+    "mpirun (MVAPICH)": (
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_SIZE",
+        "MV2_COMM_WORLD_LOCAL_RANK",
+        "MV2_COMM_WORLD_LOCAL_SIZE",
+    ),
     "mpiexec (MPICH)": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
 }
 
@@ -88,6 +94,12 @@ def topology(environment: Environment = os.environ) -> Topology:
                 f"SLURM gave this job {environment[name]} {things} ({name}), but this process was "
                 "not started by srun: put `srun` in front of the command."
             )
+    if number(environment, "PMI_SIZE", 1) > 1:
+        raise ClusterError(
+            f"PMI_SIZE={environment['PMI_SIZE']}, but MPI_LOCALRANKID, the rank on its node, is "
+            "not set: set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, or start by "
+            "another launcher."
+        )
     return Topology()
 
 

@@ -15,10 +15,10 @@ def main() -> None:
     # put an option of theirs in front of the command.
     signals.hold()
     standard_streams.prepare()
-    if not WORKERS & set(sys.argv[1:3]):
-        signals.release()
     from launcher import cli
 
+    if not WORKERS & set(sys.argv[1:3]):
+        signals.release()
     cli.main()
 
 

@@ -14,6 +14,8 @@ from launcher.config import Config, ConfigError
 
 NOTHING = ("", "no", "none", "false", "0")
 ONE = (*NOTHING, "1")
+PRECISIONS = ("bf16", "fp16")
+STAGES = ("0", "1", "2")
 
 
 def check(config: Config, environment: Mapping[str, str], parent: Sequence[str]) -> None:
@@ -33,7 +35,9 @@ def contradictions(
 ) -> Iterator[str]:
     asked = {name: text.lower() for name, text in environment.items()}
     precision = asked.get("ACCELERATE_MIXED_PRECISION", "no")
-    if precision not in (*NOTHING, config.precision):
+    if precision not in (*NOTHING, *PRECISIONS):
+        yield f"mixed_precision={precision}: --precision takes fp32, {', '.join(PRECISIONS)}"
+    elif precision not in (*NOTHING, config.precision):
         yield f"mixed_precision={precision}: {remedy('precision', config.precision, precision)}"
     if asked.get("ACCELERATE_DYNAMO_BACKEND", "no") not in NOTHING and config.compile == "none":
         yield "a dynamo_backend: give --compile=fuse, or leave it out"
@@ -56,11 +60,13 @@ def contradictions(
 
 def contradictions_of_deepspeed(config: Config, asked: Mapping[str, str]) -> Iterator[str]:
     stage = asked.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", str(config.backend.zero))
-    if (config.backend.kind, str(config.backend.zero)) != ("deepspeed", stage):
+    if stage not in STAGES:
+        yield f"DeepSpeed at zero_stage={stage}: --backend.zero takes {', '.join(STAGES)}"
+    elif (config.backend.kind, str(config.backend.zero)) != ("deepspeed", stage):
         ours = f"--backend.kind=deepspeed --backend.zero={stage}"
         yield f"DeepSpeed at zero_stage={stage}: give {ours}, or leave it out"
-    clip = asked.get("ACCELERATE_GRADIENT_CLIPPING")
-    if clip is not None and float(clip) != (config.optim.clip or 0.0):
+    clip = asked.get("ACCELERATE_GRADIENT_CLIPPING", "none")
+    if clip not in ("none", "auto") and not same_number(clip, config.optim.clip or 0.0):
         yield f"gradient_clipping={clip}: {remedy('optim.clip', config.optim.clip, clip)}"
     for what in ("OPTIMIZER", "PARAM"):
         device = asked.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what}_DEVICE", "none")
@@ -68,6 +74,13 @@ def contradictions_of_deepspeed(config: Config, asked: Mapping[str, str]) -> Ite
             yield f"offload_{what.lower()}_device={device}: leave it out, there is no offload"
     if asked.get("ACCELERATE_DEEPSPEED_CONFIG_FILE"):
         yield "a deepspeed_config_file: nothing reads it; give options of the recipe"
+
+
+def same_number(text: str, ours: float) -> bool:
+    try:
+        return float(text) == ours
+    except ValueError:
+        return False
 
 
 def remedy(option: str, ours: object, asked: str) -> str:

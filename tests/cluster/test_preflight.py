@@ -40,10 +40,12 @@ def free_pair() -> int:
         return port
 
 
-def attend(world: World, port: int, facts: dict[str, str], timeout: float, result: Any) -> None:
+def attend(
+    world: World, port: int, facts: dict[str, str], timeout: float, result: Any, address: str
+) -> None:
     start = time.monotonic()
     try:
-        found = preflight(world, Rendezvous("127.0.0.1", port, "job 1"), facts, timeout)
+        found = preflight(world, Rendezvous(address, port, "job 1"), facts, timeout)
         result.send((len(found), time.monotonic() - start))
     except ClusterError as error:
         result.send((str(error), time.monotonic() - start))
@@ -52,7 +54,11 @@ def attend(world: World, port: int, facts: dict[str, str], timeout: float, resul
 
 @contextmanager
 def started(
-    ranks: dict[int, World], port: int, facts: dict[int, dict[str, str]], timeout: float
+    ranks: dict[int, World],
+    port: int,
+    facts: dict[int, dict[str, str]],
+    timeout: float,
+    address: str = "127.0.0.1",
 ) -> Iterator[Callable[[], list[Outcome]]]:
     """A process for each of `ranks`; call to wait for what they say, in the same order."""
     context = multiprocessing.get_context("fork")
@@ -60,7 +66,8 @@ def started(
     for key, world in ranks.items():
         end, result = context.Pipe(duplex=False)
         mine = FACTS | facts.get(key, {})
-        process = context.Process(target=attend, args=(world, port, mine, timeout, result))
+        told = (world, port, mine, timeout, result, address)
+        process = context.Process(target=attend, args=told)
         process.start()
         processes.append(process)
         ends.append(end)
@@ -75,8 +82,9 @@ def meet(
     facts: dict[int, dict[str, str]] | None = None,
     port: int | None = None,
     timeout: float = TIMEOUT,
+    address: str = "127.0.0.1",
 ) -> list[Outcome]:
-    with started(ranks, port or free_pair(), facts or {}, timeout) as outcomes:
+    with started(ranks, port or free_pair(), facts or {}, timeout, address) as outcomes:
         return outcomes()
 
 
@@ -88,6 +96,11 @@ def test_all_ranks_meet() -> None:
     outcomes = meet(worlds(8))
     assert [found for found, _ in outcomes] == [8] * 8
     assert max(seconds for _, seconds in outcomes) < 2
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="a machine without IPv6")
+def test_ranks_meet_over_ipv6() -> None:
+    assert [found for found, _ in meet(worlds(2), address="::1")] == [2, 2]
 
 
 def test_one_process_meets_nobody() -> None:

@@ -24,6 +24,7 @@ OPENMPI = {
     "OMPI_COMM_WORLD_LOCAL_RANK": "1",
     "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
 }
+MVAPICH = {name.replace("OMPI", "MV2"): value for name, value in OPENMPI.items()}
 MPICH = {"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
 
 
@@ -32,7 +33,7 @@ def test_without_a_launcher_a_process_is_alone() -> None:
     assert world({}) == World(rank=0, size=1)
 
 
-@pytest.mark.parametrize("environment", [TORCHRUN, OPENMPI, MPICH])
+@pytest.mark.parametrize("environment", [TORCHRUN, OPENMPI, MVAPICH, MPICH])
 def test_ranks_are_read_by_whatever_name(environment: dict[str, str]) -> None:
     assert topology(environment) == Topology(World(3, 4, 1, 2), 1, 2, (), ())
 
@@ -113,6 +114,7 @@ def test_short_forms_of_task_counts() -> None:
             {"SLURM_JOB_ID": "17", "SLURM_NTASKS": "4", "SLURM_PROCID": "0"},
             r"4 tasks \(SLURM_NTASKS\), but this process was not started by srun",
         ),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, "PMI_SIZE=2, but MPI_LOCALRANKID"),
         ({"SLURM_JOB_NUM_NODES": "2"}, "2 nodes .* not started by srun"),
         ({k: v for k, v in STEP.items() if k != "SLURM_LOCALID"}, "SLURM_LOCALID is not set"),
     ],

@@ -32,14 +32,24 @@ def check(
     ("environment", "overrides", "sentence"),
     [
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "give --precision=bf16, which is fp32 now"),
-        ({"ACCELERATE_MIXED_PRECISION": "fp8"}, {}, "mixed_precision=fp8"),
+        (
+            {"ACCELERATE_MIXED_PRECISION": "fp8"},
+            {},
+            "mixed_precision=fp8: --precision takes fp32, bf16, fp16",
+        ),
         ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {}, "give --compile=fuse"),
         ({"ACCELERATE_USE_FSDP": "true"}, {}, "use_fsdp: give --backend.kind=deepspeed"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, {}, "use_megatron_lm"),
         ({"ACCELERATE_USE_PARALLELISM_CONFIG": "true"}, {}, "use_parallelism_config"),
         (DEEPSPEED, {}, "give --backend.kind=deepspeed --backend.zero=2"),
         (DEEPSPEED, ZERO_2 | {"backend.zero": "1"}, "--backend.zero=2"),
+        (
+            DEEPSPEED | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+            ZERO_2,
+            "zero_stage=3: --backend.zero takes 0, 1, 2",
+        ),
         (DEEPSPEED | {"ACCELERATE_GRADIENT_CLIPPING": "1.0"}, ZERO_2, "--optim.clip=1.0"),
+        (DEEPSPEED | {"ACCELERATE_GRADIENT_CLIPPING": "one"}, ZERO_2, "gradient_clipping=one"),
         (
             DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu"},
             ZERO_2,
@@ -74,6 +84,7 @@ def test_a_wish_that_the_recipe_does_not_hold_is_refused(
         ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {"compile": "fuse"}),
         (DEEPSPEED, ZERO_2),
         (DEEPSPEED | {"ACCELERATE_GRADIENT_CLIPPING": "1.0"}, ZERO_2 | {"optim.clip": "1"}),
+        (DEEPSPEED | {"ACCELERATE_GRADIENT_CLIPPING": "auto"}, ZERO_2),
         (DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none"}, ZERO_2),
     ],
 )

@@ -76,6 +76,19 @@ def test_an_interrupt_before_torch_is_there_ends_without_a_traceback(
     assert not (tmp_path / "run-coarse").exists()
 
 
+def test_an_interrupt_before_the_commands_are_there_ends_without_a_traceback(
+    importing: Path,
+) -> None:
+    shim = importing.with_name("sitecustomize.py")
+    shim.write_text(SLOW_TORCH.replace('"torch"', '"fire"'))
+    process = start("runs", importing.parent)
+    wait_for(importing, process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert output == "organza: interrupted before anything was begun.\n"
+
+
 def test_a_run_is_saved_when_its_terminal_goes(shards: Path, tmp_path: Path) -> None:
     endless = {"constant": 10**6, "decay": 0}
     recipe = write_recipe(tmp_path, shards, schedule=endless, cadence={"log": 2, "save": 0})
