@@ -21,7 +21,7 @@ RANK_LOGS = "logs/attempt-*/*-rank*.log"
 
 def find_runs(folder: Path) -> Iterator[Path]:
     """Run folders at or below `folder`."""
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=tell_unreadable):
         folders[:] = sorted(set(folders) - INSIDE)
         if "config.yaml" in files:
             yield Path(place)
@@ -30,14 +30,25 @@ def find_runs(folder: Path) -> Iterator[Path]:
 def runs(folder: Path) -> None:
     """Print a table of all runs below a folder."""
     jobs = Jobs()
-    found = [observe(run, jobs) for run in find_runs(folder)]
-    if not found:
+    rows = [row(folder, run, jobs) for run in find_runs(folder)]
+    if not rows:
         raise ClusterError(f"{folder} holds no run folder: none below it has a config.yaml.")
-    rows = []
-    for run in found:
-        name = "." if run.folder == folder else str(run.folder.relative_to(folder))
-        rows.append([name, run.job, run.state, progress(run), speed(run), losses(run), saved(run)])
     print(table(["run", "job", "state", "images", "images/s", "losses", "checkpoint"], rows))
+
+
+def row(folder: Path, place: Path, jobs: Jobs) -> list[str]:
+    """One run of the table; one that cannot be read is listed as that."""
+    name = "." if place == folder else str(place.relative_to(folder))
+    try:
+        run = observe(place, jobs)
+    except (ClusterError, OSError) as error:
+        print(error, file=sys.stderr)
+        return [name, "", "unreadable", "", "", "", ""]
+    return [name, run.job, run.state, progress(run), speed(run), losses(run), saved(run)]
+
+
+def tell_unreadable(error: OSError) -> None:
+    print(f"{error.filename} cannot be read: {error.strerror}.", file=sys.stderr)
 
 
 def status(folder: Path) -> None:

@@ -18,7 +18,7 @@ from cluster.attempts import attempts, newest_images, read_outcome
 from cluster.errors import ClusterError
 from cluster.heartbeat import Beat
 from cluster.listener import LEAST_SILENCE
-from launcher import submissions
+from launcher import submissions, yaml_files
 from launcher.scalars import is_loss
 from launcher.submissions import Submission
 
@@ -121,15 +121,20 @@ def state(
 def configuration(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     try:
-        return yaml.safe_load(path.read_text())
+        tree = yaml_files.read(path.read_text())
     except OSError as error:
         raise ClusterError(
             f"{folder} is no run folder: it has no config.yaml ({error.strerror})."
         ) from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ClusterError(f"{path} cannot be read as YAML ({error}).") from error
+    if not isinstance(tree, dict) or not isinstance(tree.get("schedule"), dict):
+        raise ClusterError(f"{path} is not the configuration of a run: it has no schedule.")
+    return tree
 
 
 def total_images(config: Mapping[str, Any]) -> int | None:
-    spans = [config["schedule"][name] for name in ("constant", "decay")]
+    spans = [config["schedule"].get(name) for name in ("constant", "decay")]
     return sum(spans) if all(isinstance(span, int) for span in spans) else None
 
 
@@ -142,8 +147,12 @@ def last_row(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     for line in reversed(lines):
-        if line.endswith(b"}\n"):
-            return json.loads(line)
+        try:
+            row = json.loads(line) if line.endswith(b"}\n") else None
+        except (ValueError, RecursionError):  # damaged: the one before tells more
+            continue
+        if isinstance(row, dict):
+            return {name: value for name, value in row.items() if type(value) in (int, float)}
     return {}
 
 

@@ -13,16 +13,17 @@ from shards.records import DataError
 from shards.sealed import write_atomically
 from shards.shard_writer import disk_errors
 from shards.source_files import sub_folders
+from shards.tar_names import tars_in
 
 
 def domain_folders(shards: Sequence[str]) -> list[Path]:
     """The sub-folders with tars, if a user named one folder that holds none itself; else none.
     Generations of a packed set are no domains."""
-    if len(shards) != 1 or not Path(shards[0]).is_dir() or any(Path(shards[0]).glob("*.tar")):
+    if len(shards) != 1 or not Path(shards[0]).is_dir() or tars_in(Path(shards[0])):
         return []
     names = [name for name in sub_folders(Path(shards[0])) if not is_generation(name)]
     folders = [Path(shards[0], name) for name in names]
-    return [folder for folder in folders if any(folder.glob("*.tar"))]
+    return [folder for folder in folders if tars_in(folder)]
 
 
 def index_domains(

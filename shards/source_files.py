@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import NoReturn
 
 from shards.records import DataError
 
@@ -71,7 +72,8 @@ def keyed_images(
 def image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[Path]:
     """Image files below a folder, in no fixed order; hidden and other files are passed over."""
     others, seen = [], {folder.resolve()}
-    for parent, folder_names, file_names in os.walk(folder, followlinks=_follow.get()):
+    walk = os.walk(folder, followlinks=_follow.get(), onerror=_refuse)
+    for parent, folder_names, file_names in walk:
         folder_names[:] = [name for name in folder_names if recursive and name[0] != "."]
         for name in folder_names:
             _check_folder(Path(parent, name), seen)
@@ -87,6 +89,14 @@ def image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[
     if others:
         more = f" (and {len(others) - 1} more files)" if len(others) > 1 else ""
         raise DataError(f"{min(others)}{more} is no PNG, JPEG or WebP: convert or remove it")
+
+
+def _refuse(error: OSError) -> NoReturn:
+    """What cannot be looked into would be missing without a word."""
+    raise DataError(
+        f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it out of "
+        "the source"
+    ) from error
 
 
 def _check_folder(path: Path, seen: set[Path]) -> None:

@@ -105,7 +105,7 @@ class Folder(Store):
         return path.stat().st_size if path.is_file() else None
 
     def tars(self) -> list[str]:
-        return sorted(path.name for path in self.path.glob("*.tar"))
+        return sorted(path.name for path in self.path.iterdir() if path.suffix == ".tar")
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         try:

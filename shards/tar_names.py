@@ -35,7 +35,7 @@ def locate(shards: Sequence[str]) -> tuple[Path, list[str]]:
     names = sorted({path.name for path in paths})
     for name in names:
         check_shard_name(name, str(folder))
-    rest = sorted({path.name for path in folder.glob("*.tar")} - set(names))
+    rest = sorted({path.name for path in tars_in(folder)} - set(names))
     if rest:
         raise DataError(
             f"{folder} also holds {', '.join(rest[:3])}, but an index is of all tars in a folder: "
@@ -70,6 +70,11 @@ def _choices(group: str, pattern: str) -> list[str]:
     width = max(map(len, found.groups())) if padded else 0
     step = 1 if last >= first else -1
     return [f"{number:0{width}d}" for number in range(first, last + step, step)]
+
+
+def tars_in(folder: Path) -> list[Path]:
+    """The tars of a folder. OSError, unlike from a glob, if it cannot be looked into."""
+    return sorted(path for path in folder.iterdir() if path.suffix == ".tar")
 
 
 def _too_many(pattern: str) -> str:

@@ -129,6 +129,8 @@ def read(path: Path) -> Checkpoint:
         raise TrainingError(
             f"{path} is not a whole checkpoint ({error}): choose an earlier one beside it."
         ) from error
+    if not isinstance(state, dict):
+        raise TrainingError(f"{path} is not a whole checkpoint: choose an earlier one beside it.")
     if state.get("format") != FORMAT:
         raise TrainingError(
             f"{path} has checkpoint format {state.get('format')}, but this version reads {FORMAT}."
@@ -230,7 +232,7 @@ class Store:
         """Remove what need not stay; those beyond a pointer that was set back are left alone."""
         names = [name for name in numbered(self.folder) if name <= newest]
         for name in names[self.keep.last :]:
-            if not is_milestone(self.folder / name):
+            if is_ours(self.folder / name) and not is_milestone(self.folder / name):
                 # Renamed first: what a kill leaves half removed must not look like a checkpoint.
                 # What resists removal goes with the drafts of the next save.
                 doomed = self.folder / f".writing-{name}"
@@ -249,6 +251,16 @@ def restore(checkpoint: Checkpoint, gan: GAN, ema: Ema | None, backend: Backend)
     # Other processes than those that wrote it start with fresh draws and empty pools.
     if checkpoint.has(own_file(backend)) and checkpoint.state["world"] == backend.world:
         restore_own(checkpoint.tensors(own_file(backend)), gan, backend)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a folder is a whole checkpoint and nothing else: what people put there is theirs."""
+    try:
+        listed = json.loads((path / FILES).read_text())
+        held = {entry.name for entry in path.iterdir()}
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not path.is_symlink() and isinstance(listed, dict) and held == {FILES, *listed}
 
 
 def is_milestone(path: Path) -> bool:

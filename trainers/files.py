@@ -20,8 +20,11 @@ def fresh(folder: Path) -> None:
 
 
 def store(path: Path, tensors: dict[str, Tensor]) -> None:
-    """A safetensors file, on disk when this returns."""
+    """A safetensors file, on disk when this returns, as readable as the umask has it."""
+    path.touch()
+    mode = path.stat().st_mode
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    os.chmod(path, mode)  # safetensors makes files that their owner alone may read
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 

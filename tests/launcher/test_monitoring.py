@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -174,3 +175,36 @@ def test_stop_asks_every_member_of_a_sweep(run: Path, capsys: pytest.CaptureFixt
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("config.yaml", b""),
+        ("config.yaml", b"gan: [\n"),
+        ("config.yaml", b"\xff\xfe"),
+        ("config.yaml", b"- a list\n"),
+        ("job.json", b"{}"),
+    ],
+)
+def test_one_run_that_cannot_be_read_does_not_hide_the_others(
+    run: Path, capsys: pytest.CaptureFixture[str], name: str, text: bytes
+) -> None:
+    other = run.with_name("village")
+    shutil.copytree(run, other)
+    (other / name).write_bytes(text)
+    monitoring.runs(run.parent)
+    printed = capsys.readouterr()
+    rows = [line.split() for line in printed.out.splitlines()]
+    assert rows[1][0] == "city" and rows[2] == ["village", "unreadable"], rows
+    assert f"village/{name}" in printed.err.replace("its last submission, ", ""), printed.err
+    with pytest.raises(ClusterError, match=f"village/{name}"):
+        monitoring.status(other)
+
+
+@pytest.mark.parametrize("damage", ["[1]", '{"images": "many"}', '{"a":' * 2000 + "}", "\x00}"])
+def test_damaged_rows_and_pointers_are_passed_over(run: Path, damage: str) -> None:
+    (run / "metrics.jsonl").write_text(json.dumps(ROW) + "\n" + damage + "\n")
+    (run / "checkpoints" / "latest").write_bytes(b"\xff\xff")
+    found = observe(run, NoJobs())
+    assert found.images == 104 and found.saved == 0

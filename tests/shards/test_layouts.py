@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from shards.foreign_domains import domain_folders
 from shards.layouts import find_conditions, find_records, image_keys
 from shards.records import DataError
 from shards.source_files import links_followed
@@ -245,3 +248,34 @@ def test_image_keys_follow_the_rule_of_their_member(tmp_path):
     assert image_keys(tmp_path, "image") == {"a/1": photo, "v1_2": tmp_path / "v1.2.png"}
     assert set(image_keys(tmp_path, "b")) == {"a/1_leftImg8bit", "a/1_gtFine_color", "v1_2"}
     assert image_keys(put(tmp_path / "sub", "x_gtFine_color.png"), "image") == {}
+
+
+@pytest.fixture()
+def closed_folder() -> Iterator[Path]:
+    """A source with a folder that this user may not look into."""
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name)
+        source.chmod(0o755)
+        put(source / "train_A", "1.png", "night/2.png")
+        put(source / "train_B", "1.png", "night/2.png")
+        (source / "train_A" / "night").chmod(0)
+        root = os.geteuid() == 0
+        if root:  # whom no mode keeps out
+            os.seteuid(65534)
+        try:
+            yield source
+        finally:
+            if root:
+                os.seteuid(0)
+            (source / "train_A" / "night").chmod(0o755)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_passed_over(closed_folder):
+    closed = closed_folder / "train_A" / "night"
+    for layout in ("auto", "pairs"):
+        with pytest.raises(DataError, match=f"{closed} cannot be read .Permission denied."):
+            find_records(closed_folder, layout)
+    with pytest.raises(DataError, match="Permission denied"):
+        find_conditions(closed_folder, "pairs", "train", member="a")
+    with pytest.raises(OSError, match="Permission denied"):
+        domain_folders([str(closed_folder / "train_A")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import resource
 import shutil
 from collections.abc import Callable
@@ -257,3 +258,26 @@ def test_replace_text_is_whole(tmp_path: Path) -> None:
     files.replace_text(path, "two\n")
     assert path.read_text() == "two\n"
     assert [p.name for p in tmp_path.iterdir()] == ["latest"]
+
+
+def test_only_whole_checkpoints_of_ours_make_room(tmp_path: Path) -> None:
+    """What people put beside or into them is theirs."""
+    folder = tmp_path / "checkpoints"
+    toy.train(tmp_path, toy.recipe(total=8, cadence=EVERY_STEP), keep=Keep(1, 0))
+    for name in ("20240101", "000000002"):
+        (folder / name).mkdir()
+        (folder / name / "photo.png").write_bytes(b"precious")
+    (folder / "000000008" / "notes.txt").write_text("the best one")
+    toy.train(tmp_path, toy.recipe(total=20, cadence=EVERY_STEP), keep=Keep(1, 0))
+    left = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert left == ["000000002", "000000008", "000000020", "20240101"]
+
+
+def test_files_are_as_readable_as_the_umask_has_it(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        toy.train(tmp_path, toy.recipe())
+    finally:
+        os.umask(before)
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in find(tmp_path).path.iterdir()}
+    assert set(modes.values()) == {"0o640"}, modes
