@@ -61,7 +61,7 @@ class GAN(nn.Module):
 
     players: ClassVar[tuple[str, ...]] = ("G", "D")
     """Names of the phases that it ever has."""
-    ema: ClassVar[tuple[str, ...]] = ("G",)
+    ema: tuple[str, ...] = ("G",)
     """Paths below `nets` whose moving average is kept and used for translation."""
     independent_phases: ClassVar[bool] = False
     """Promise: no phase uses networks that another phase of the same step has trained before it,

@@ -14,6 +14,7 @@ from nets.remat import Memory
 from tests import gang
 from tests.trainers.hd import FULL, SMALL, generator_step, raw_batch
 from trainers.backends import open_backend
+from trainers.ema import averaged
 from trainers.gan import Batch
 from trainers.gans.pix2pixhd import Config, Model, Pix2PixHD
 from trainers.player import Player, only
@@ -161,6 +162,14 @@ def test_terms_in_use_and_their_weights(vgg_file: Path) -> None:
     bare = Pix2PixHD(Config(**SMALL | dict(lambda_feat=0)))
     assert set(bare.weights) == {"G/gan", "D/real", "D/fake"}
     assert set(generator_step(bare, raw_batch())[1]) == {"G/gan"}
+
+
+def test_the_encoder_is_averaged_with_the_generator() -> None:
+    for encoder in (False, True):
+        gan = Pix2PixHD(Config(**SMALL, encoder=encoder, encoder_ngf=4, num_encoder_downsamples=1))
+        own = {name for name in gan.nets.state_dict() if name.startswith(("G.", "E."))}
+        assert set(averaged(gan)) == own
+        assert any(name.startswith("E.") for name in own) == encoder
 
 
 @pytest.mark.parametrize("options", [SMALL, FULL, FULL | dict(fix_global=100)])

@@ -25,7 +25,7 @@ FREEZE_UNTIL = 12
 class Toy(GAN):
     """Half of the generator is frozen for the first images; dropout makes it draw numbers."""
 
-    ema: ClassVar[tuple[str, ...]] = ("G",)
+    ema: tuple[str, ...] = ("G",)
     independent_phases: ClassVar[bool] = True
 
     def __init__(self, dropout: float = 0.0):

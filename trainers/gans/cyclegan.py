@@ -74,7 +74,7 @@ class Config(Settings):
 class CycleGAN(GAN):
     """`training=False` builds the generators alone."""
 
-    ema: ClassVar[tuple[str, ...]] = ("G_A", "G_B")
+    ema: tuple[str, ...] = ("G_A", "G_B")
     independent_phases: ClassVar[bool] = True  # D judges images that G made before its step
 
     def __init__(self, config: Config, training: bool = True):

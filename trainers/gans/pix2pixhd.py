@@ -134,6 +134,7 @@ class Pix2PixHD(GAN):
                 3, config.feat_channels, config.encoder_ngf, config.num_encoder_downsamples
             )
             self.stride = max(self.stride, self.nets["E"].stride)
+            self.ema = ("G", "E")  # translation pairs the two: both or neither are averaged
         if training:
             self.nets["D"] = MultiscaleDiscriminator(
                 condition + 3, config.ndf, config.num_layers, config.num_scales
