@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from launcher.config import ConfigError
+from shards.urls import without_secrets
 from trainers.settings import home_expanded, user_path
 
 SWITCHES = ("--dry", "--requeue", "--json-schema", "--json_schema")
@@ -107,7 +108,8 @@ def one_of(command: str, name: str, value: str, known: tuple[str, ...]) -> None:
 def local_folder(command: str, name: str, text: str) -> Path:
     """A folder to be written; as a path, a URL would be a strange folder on this disk."""
     if "://" in text:
-        raise ConfigError(f"{command}: {name}={text} must be a folder: URLs are only read.")
+        shown = without_secrets(text)
+        raise ConfigError(f"{command}: {name}={shown} must be a folder: URLs are only read.")
     return Path(text)
 
 

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from launcher import originals_options
+from shards.urls import without_secrets
 from trainers.settings import Settings
 
 
@@ -43,7 +44,8 @@ def messages(
             value = problem["input"]
             # A rule between several options names them itself.
             rule = problem["type"] == "value_error" and isinstance(value, dict | Settings)
-            yield text if rule else f"`{option}` is {value!r}: {text[:1].lower()}{text[1:]}"
+            shown = without_secrets(repr(value))
+            yield text if rule else f"`{option}` is {shown}: {text[:1].lower()}{text[1:]}"
 
 
 def location_in(tree: Any, location: tuple[str, ...], kind: str) -> tuple[str, ...]:

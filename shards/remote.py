@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from shards.records import DataError, Unreachable
 from shards.stores import Store
+from shards.urls import without_secrets
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
@@ -55,13 +56,18 @@ def is_url(location: str) -> bool:
     scheme = found[1] or found[2]
     if scheme not in PACKAGES:
         raise DataError(
-            f"{location}: {scheme} is no kind of place that shards are read from; give a folder's "
+            f"{without_secrets(location)}: {scheme} is no kind of place that shards are read from; give a folder's "
             f"plain path, or a URL that begins with {', '.join(f'{name}://' for name in PACKAGES)}"
         )
-    parts = urlsplit(location)
-    if parts.query or parts.fragment or (parts.password and scheme.startswith("http")):
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise DataError(f"{without_secrets(location)} is no URL: {error}") from error
+    # abfs://CONTAINER@ACCOUNT is a place; anything else before an @ is a secret, or next to one.
+    person = parts.username is not None and not (scheme == "abfs" and parts.password is None)
+    if parts.query or parts.fragment or person:
         raise DataError(
-            f"{scheme}://{parts.hostname}{parts.path}: a URL with ?, # or a password is refused "
+            f"{without_secrets(location)}: a URL with ?, #, a user or a password is refused "
             f"(it would be written into logs and config.yaml): give the plain URL of the folder, "
             f"and credentials where the service's own tools look for them, such as ~/.netrc"
         )
@@ -211,7 +217,7 @@ async def _check_response(response: ClientResponse) -> None:
     """Refuse what fsspec would take for the bytes asked for: another page, other bytes."""
     try:
         if response.status == 404:
-            raise FileNotFoundError(str(response.url))
+            raise FileNotFoundError(without_secrets(str(response.url)))
         response.raise_for_status()
         _check_range(response)
     except BaseException:
@@ -231,7 +237,7 @@ def _check_range(response: ClientResponse) -> None:
     length = response.content_length
     if start or length is None or length > last + 1:
         raise DataError(
-            f"{response.url}: the server sends whole files only (it ignores Range): use one that "
+            f"{without_secrets(str(response.url))}: the server sends whole files only (it ignores Range): use one that "
             f"sends ranges, such as nginx, Apache or an object store"
         )
 
@@ -246,4 +252,5 @@ def _words(error: Exception) -> str:
     """What an error says: some have a class only."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    # A redirect may have led to a signed URL, which clients put into their errors.
+    return without_secrets(f"{type(error).__name__}: {' '.join(str(error).split())}")

@@ -28,14 +28,19 @@ def test_urls_stay_as_they_are(tmp_path: Path, url: str) -> None:
     ("value", "message"),
     [
         ("s4://data/set", "`data.shards` is 's4://data/set': .*s4 is no kind of place"),
-        ("https://host/set?key=1", "a URL with .* or a password is refused"),
+        ("https://host/set?key=SECRET", "a URL with .* or a password is refused"),
+        ("https://me:SECRET@host/set", "is 'https://host/set': https://host/set: a URL with"),
+        ("https://SECRET@host/set", "`data.shards` is 'https://host/set'"),
+        ("s3://SECRET@bucket/set", "a user or a password is refused"),
+        ("https://[::1/set", "is no URL"),
         ("null", "`data.shards` is None"),
     ],
 )
 def test_other_places_are_refused(tmp_path: Path, value: str, message: str) -> None:
     recipe = str(write_recipe(tmp_path, tmp_path / "shards"))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as told:
         config.load(recipe, {"data.shards": value})
+    assert "SECRET" not in str(told.value)
 
 
 def test_a_nodes_variables_are_read_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ class FaultServer:
         busy, forbidden, unauthorized, gone: another status; stall: headers and half the body, then
         silence; cut: the connection ends there; short: the half is called the whole; altered: one
         byte is wrong; shifted: bytes from further on, and the headers say so; whole: Range is
-        ignored; elsewhere: a redirect to ftp."""
+        ignored; elsewhere: a redirect to ftp; signed: one to a signed URL, which is refused."""
         self._faults[method, name] = iter(faults)
 
     def next_fault(self, method: str, name: str) -> str:
@@ -77,7 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
         name = unquote(self.path).strip("/")
         path = self.server.faulty.folder / name
         fault = self.server.faulty.next_fault(self.command, name)
-        if fault == "elsewhere":
+        if fault == "signed":
+            self._head(302, 0, Location=f"/forbidden/{name}?X-Amz-Signature=SECRET")
+        elif name.startswith("forbidden/"):
+            self._head(403, 0)
+        elif fault == "elsewhere":
             self._head(302, 0, Location=f"ftp://127.0.0.1/{name}")
         elif fault in STATUS or not path.is_file():
             self._head(STATUS.get(fault, 404), 0)

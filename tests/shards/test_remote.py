@@ -193,6 +193,16 @@ def test_what_will_not_pass_is_told_at_once(server, fault, words):
     assert server.requests["GET", SHARD] == 1
 
 
+def test_a_signature_that_a_redirect_leads_to_is_never_told(server):
+    server.fail(SHARD, itertools.repeat("signed"))
+    server.fail(SHARD, itertools.repeat("signed"), method="HEAD")
+    store = RemoteStore(server.url, QUICK)
+    for ask in (lambda: store.read_range(SHARD, 512, 4096), lambda: store.size(SHARD)):
+        with pytest.raises(DataError, match="403") as told:
+            ask()
+        assert "SECRET" not in str(told.value) and "forbidden/000000.tar" in str(told.value)
+
+
 def test_a_whole_file_will_do_where_it_was_wanted(packed, server):
     server.fail("manifest.json", ["whole"])
     assert open_store(server.url).read("manifest.json") == packed.store.read("manifest.json")
@@ -259,6 +269,9 @@ def _leave_by(store: RemoteStore, expected: bytes) -> None:
         ("https://host/set?signature=secret", r"^https://host/set: a URL with \?"),
         ("https://host/set#1", "is refused"),
         ("https://me:secret@host/set", "is refused"),
+        ("https://secret@host/set", "is refused"),
+        ("http://me:sec@ret@host/set", "^http://host/set: "),
+        ("ftp://me:secret@host/set", "^ftp://host/set: ftp is no kind"),
     ],
 )
 def test_other_places_are_refused(location, words):
