@@ -26,7 +26,7 @@ def check(config: Config, environment: Mapping[str, str], parent: Sequence[str])
     if found:
         raise ConfigError(
             "accelerate launch, or its default configuration file, asks for "
-            f"{'; and for '.join(found)}. The recipe alone decides."
+            f"{'; and for '.join(found)}."
         )
 
 
@@ -50,11 +50,21 @@ def contradictions(
     ):
         if asked.get(variable, "no") not in NOTHING:
             yield f"{name}: give --backend.kind=deepspeed --backend.zero=2 to share memory"
-    steps = asked.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS") or accumulation(parent)
+    num_steps = "gradient_accumulation_steps"
+    steps = asked.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS") or untold(parent, num_steps)
     if steps not in ONE:
         yield (
             f"gradient_accumulation_steps={steps}: leave it out, and give --batch.total (images of "
             "a step) and --batch.micro (images that a process handles at a time)"
+        )
+    clip = asked.get("ACCELERATE_GRADIENT_CLIPPING") or untold(parent, "gradient_clipping")
+    if clip not in ("", "none", "auto") and not same_number(clip, config.optim.clip or 0.0):
+        yield f"gradient_clipping={clip}: {remedy('optim.clip', config.optim.clip, clip)}"
+    processes, started = untold(parent, "num_processes"), asked.get("WORLD_SIZE", "1")
+    if processes not in ("", started):
+        yield (
+            f"num_processes={processes}, but starts {started}: give it --multi_gpu, on CPUs too, "
+            "and leave out --cpu"
         )
 
 
@@ -65,9 +75,6 @@ def contradictions_of_deepspeed(config: Config, asked: Mapping[str, str]) -> Ite
     elif (config.backend.kind, str(config.backend.zero)) != ("deepspeed", stage):
         ours = f"--backend.kind=deepspeed --backend.zero={stage}"
         yield f"DeepSpeed at zero_stage={stage}: give {ours}, or leave it out"
-    clip = asked.get("ACCELERATE_GRADIENT_CLIPPING", "none")
-    if clip not in ("none", "auto") and not same_number(clip, config.optim.clip or 0.0):
-        yield f"gradient_clipping={clip}: {remedy('optim.clip', config.optim.clip, clip)}"
     for what in ("OPTIMIZER", "PARAM"):
         device = asked.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what}_DEVICE", "none")
         if device not in NOTHING:
@@ -87,14 +94,15 @@ def remedy(option: str, ours: object, asked: str) -> str:
     return f"give --{option}={asked}, which is {ours} now, or leave it out"
 
 
-def accumulation(parent: Sequence[str]) -> str:
-    """--gradient_accumulation_steps, of which `accelerate launch` tells nobody but DeepSpeed."""
+def untold(parent: Sequence[str], wanted: str) -> str:
+    """The value of an option of which `accelerate launch` tells its workers nothing, or does so
+    under DeepSpeed alone; "" without it."""
     options = list(parent[: parent.index("launcher")] if "launcher" in parent else parent)
     if not any(Path(word).name.startswith("accelerate") for word in options):
         return ""
     for name, value in zip(options, [*options[1:], ""]):
         option, equals, text = name.replace("-", "_").partition("=")
-        if option == "__gradient_accumulation_steps":
+        if option == f"__{wanted}":
             return text if equals else value
     return ""
 

@@ -108,6 +108,22 @@ def test_the_only_trace_of_accumulation_is_the_command_line() -> None:
     check({}, {}, (*launch, "--gradient_accumulation_steps", "1", *work))
 
 
+@pytest.mark.parametrize(
+    ("asked", "sentence", "environment", "overrides"),
+    [
+        ("--gradient_clipping=1.0", "--optim.clip=1.0", {}, {"optim.clip": "1"}),
+        ("--num_processes=2", "but starts 1: give it --multi_gpu", {"WORLD_SIZE": "2"}, {}),
+    ],
+)
+def test_of_other_options_too(
+    asked: str, sentence: str, environment: dict[str, str], overrides: dict[str, str]
+) -> None:
+    command = ("python", "/venv/bin/accelerate", "launch", asked, "-m", "launcher", "train", "x")
+    with pytest.raises(ConfigError, match=sentence):
+        check({}, {}, command)
+    check(environment, overrides, command)
+
+
 def test_accelerate_s_default_configuration_file_is_not_ignored(tmp_path: Path) -> None:
     settings = tmp_path / "accelerate" / "default_config.yaml"
     settings.parent.mkdir()

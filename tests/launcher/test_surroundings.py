@@ -49,6 +49,7 @@ def elsewhere(folder: Path, preparation: str, command: str, **variables: str) ->
         ("train $0/coarse.yaml --run_dir=$0/small/run", "small/run"),
         ("submit $0/coarse.yaml --run_dir=$0/small/run", "small/run"),
         ("pack $0/source $0/small/shards", "small/shards"),
+        ("pack earth $0/small/earth", "small/earth"),
         ("translate $0/run-coarse $0/source $0/small/out", "small/out"),
         ("stats $0/shards --out=$0/small/samples.png", "small/samples.png"),
     ],
