@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import heartbeat
-from cluster.text_files import named, replace_text
+from cluster.text_files import named, replace_text, through_no_link
 
 
 RUN = "ORGANZA_RUN"
@@ -65,7 +65,7 @@ def record(run: Path, attempt: Attempt) -> None:
     """Append a line; one that a crash has cut short stays alone."""
     path = run / "attempts.jsonl"
     whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    with named(path), path.open("a") as file:
+    with named(path), open(path, "a", opener=through_no_link) as file:
         file.write(("" if whole else "\n") + json.dumps(asdict(attempt)) + "\n")
         file.flush()
         os.fsync(file.fileno())

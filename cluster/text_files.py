@@ -13,12 +13,18 @@ def replace_text(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with named(path):
-            draft.write_text(text)
+            with open(draft, "w", opener=through_no_link) as file:
+                file.write(text)
             draft.replace(path)
     except OSError:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def through_no_link(path: str, flags: int) -> int:
+    """An opener: a link that somebody has put in the file's place would lead to another file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager

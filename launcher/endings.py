@@ -27,6 +27,7 @@ REMEDIES = {
     errno.EROFS: "choose a place that may be written",
     errno.EACCES: "ask its owner for the right to it, or choose another place",
     errno.EPERM: "ask its owner for the right to it, or choose another place",
+    errno.ELOOP: "a link is in the file's place, which may lead anywhere: remove it",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "the disk or its server fails: look at its logs, or choose another place",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",

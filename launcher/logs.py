@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from cluster.text_files import through_no_link
+
 FOLDER = "ORGANZA_LOGS"
 """Variable by which `join` tells workers, of whatever launcher, where their logs belong."""
 _job_log: int | None = None
@@ -33,7 +35,7 @@ def divert(folder: Path, rank: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{host}-rank{rank:05d}.log"
     # A launcher that restarts its workers comes here again.
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log = through_no_link(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     sys.stdout.flush()
     sys.stderr.flush()
     _job_log = os.dup(2)

@@ -19,7 +19,7 @@ import yaml
 from cluster import attempts, claim
 from cluster.attempts import Attempt
 from cluster.errors import ClusterError
-from cluster.text_files import named
+from cluster.text_files import named, through_no_link
 from launcher import observing, yaml_files
 from launcher.config import Config, ConfigError
 from shards.draws import Substitution
@@ -54,7 +54,7 @@ def lock(run_dir: Path) -> None:
         holder = claim.take(run_dir, claim.own_name())
         if holder is not None:
             raise ConfigError(claim.refusal(run_dir, holder))
-    descriptor = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT)
+    descriptor = through_no_link(str(run_dir / ".lock"), os.O_RDWR | os.O_CREAT)
     if not claim.locked(descriptor, run_dir):
         raise ConfigError(
             f"Another process is training in run_dir={run_dir}: wait for its end, or choose "
@@ -90,7 +90,7 @@ def write_substitution(run_dir: Path, rank: int, substitution: Substitution) -> 
     folder = run_dir / "substituted"
     folder.mkdir(exist_ok=True)
     path = folder / f"{rank:05d}.jsonl"
-    with named(path), path.open("a") as file:
+    with named(path), open(path, "a", opener=through_no_link) as file:
         file.write(json.dumps(asdict(substitution), ensure_ascii=False) + "\n")
 
 

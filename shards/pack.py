@@ -25,7 +25,7 @@ from shards.manifest import INDEX_FILE, MANIFEST_FILE, Manifest, read_manifest, 
 from shards.plans import Plan, PlannedSet, make_plan
 from shards.processes import Progress, run_jobs
 from shards.records import DataError
-from shards.sealed import write_atomically
+from shards.sealed import through_no_link, write_atomically
 from shards.shard_writer import (
     WORK_FOLDER,
     BadSample,
@@ -128,7 +128,8 @@ def _bad_samples(run: Run) -> list[BadSample]:
 
 def _list_bad(file: Path, bad: list[BadSample]) -> None:
     with disk_errors(file):
-        file.write_text("".join(f"{one.reason}\n" for one in bad), encoding="utf-8")
+        with open(file, "w", encoding="utf-8", opener=through_no_link) as lines:
+            lines.writelines(f"{one.reason}\n" for one in bad)
 
 
 def _runner(plan: Plan, workers: int | None, progress: Progress | None) -> Run:

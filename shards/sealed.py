@@ -53,12 +53,17 @@ def read_sealed(store: Store, name: str, format_name: str, version: int) -> dict
 def write_atomically(path: Path, data: bytes, work: Path) -> None:
     """Replace a file at once or not at all; `work` is a folder on its file system."""
     temporary = work / f"{path.name}.tmp"
-    with open(temporary, "wb") as file:
+    with open(temporary, "wb", opener=through_no_link) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def through_no_link(path: str, flags: int) -> int:
+    """An opener: a link that somebody has put in the file's place would lead to another file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from shards.index_file import Columns, tar_columns
 from shards.manifest import ShardFile, shard_name
 from shards.processes import Tick
 from shards.records import DataError, Record, check_label_ids
-from shards.sealed import sync_folder, write_atomically
+from shards.sealed import sync_folder, through_no_link, write_atomically
 from shards.storing import Storing
 
 WORK_FOLDER = ".pack"
@@ -120,7 +120,7 @@ def digest(job: ShardJob, tick: Tick) -> str:
 
 def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
     census = Census()
-    with open(path, "wb") as file:
+    with open(path, "wb", opener=through_no_link) as file:
         sink = _HashingSink(file)
         with _tar_writer(sink) as writer:
             for record in job.records:
@@ -243,6 +243,10 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise DataError(
                 f"{path} cannot be written: the disk is full; make room and run the same command "
                 f"again, finished shards are kept"
+            ) from error
+        if error.errno == errno.ELOOP:
+            raise DataError(
+                f"{error.filename} is a link, which may lead anywhere: remove it"
             ) from error
         raise DataError(
             f"{path} cannot be written: {error.strerror}; choose a place that may be written"

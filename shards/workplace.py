@@ -12,6 +12,7 @@ from typing import IO
 from shards.manifest import MANIFEST_FILE
 from shards.plans import Plan, tar_size
 from shards.records import DataError
+from shards.sealed import through_no_link
 from shards.shard_writer import WORK_FOLDER, disk_errors
 
 
@@ -46,8 +47,10 @@ def workplace(plan: Plan) -> Iterator[Path]:
 def hold(out: Path, work: Path, doing: str) -> IO[str]:
     """Make the folder `work` inside `out`, for this process alone until the lock is closed."""
     with disk_errors(out):
+        if work.is_symlink():
+            raise DataError(f"{work} is a link, and what is below it not ours: remove it")
         work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w")
+        lock = open(work / "lock", "w", opener=through_no_link)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

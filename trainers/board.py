@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trainers.checkpoint import Progress
-from trainers.files import replace_text
+from trainers.files import replace_text, through_no_link
 
 
 class Observer:
@@ -43,7 +43,8 @@ class Board(Observer):
         # What was logged after the checkpoint that we go on from is about to happen again.
         self.writer = SummaryWriter(self.run_dir / "board", purge_step=progress.images + 1)
         self.writer.add_text("config", f"```yaml\n{config}\n```", progress.images)
-        self.metrics = open(rewound(self.run_dir / "metrics.jsonl", progress.images), "a")
+        metrics = rewound(self.run_dir / "metrics.jsonl", progress.images)
+        self.metrics = open(metrics, "a", opener=through_no_link)
 
     def scalars(self, progress: Progress, values: dict[str, float]) -> None:
         row = {"step": progress.step, "images": progress.images, **values}

@@ -31,13 +31,18 @@ def store(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     try:
-        with open(path, "w") as file:
+        with open(path, "w", opener=through_no_link) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         error.filename = str(path)  # a full disk is told without a name
         raise
+
+
+def through_no_link(path: str, flags: int) -> int:
+    """An opener: a link that somebody has put in the file's place would lead to another file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -88,14 +89,17 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_beats_come_back(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.skipif(not os.access("/dev/full", os.W_OK), reason="no /dev/full here")
 def test_a_full_disk_leaves_the_old_beat_and_no_draft(tmp_path: Path) -> None:
     put(tmp_path, BEAT)
-    draft = tmp_path / f".rank00003.json.{os.getpid()}"
-    draft.symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        replace_text(tmp_path / "rank00003.json", "x" * 100)
-    assert heartbeat.read(tmp_path) == [BEAT] and not draft.is_symlink()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large: .*rank00003.json'"):
+            replace_text(tmp_path / "rank00003.json", "x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert heartbeat.read(tmp_path) == [BEAT]
+    assert [path.name for path in tmp_path.iterdir()] == ["rank00003.json"]
 
 
 @pytest.mark.parametrize(
