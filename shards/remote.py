@@ -219,10 +219,23 @@ async def _check_response(response: ClientResponse) -> None:
         if response.status == 404:
             raise FileNotFoundError(without_secrets(str(response.url)))
         response.raise_for_status()
+        _check_body(response)
         _check_range(response)
     except BaseException:
         response.close()  # its body is not wanted, and may be long
         raise
+
+
+def _check_body(response: ClientResponse) -> None:
+    """Refuse a body whose end nobody knows: it may be longer than memory."""
+    if response.method == "HEAD":
+        return
+    coding = response.headers.get("Content-Encoding", "identity")
+    if coding != "identity" or response.content_length is None:
+        raise DataError(
+            f"{without_secrets(str(response.url))}: the server compresses, or tells no length "
+            "(Content-Length): serve the files as they are"
+        )
 
 
 def _check_range(response: ClientResponse) -> None:
@@ -231,6 +244,8 @@ def _check_range(response: ClientResponse) -> None:
         return
     start, last = map(int, wanted.groups())
     if response.status == 206:
+        if response.content_length > last - start + 1:
+            raise EOFError(f"{response.content_length} bytes came instead of {last - start + 1}")
         if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise EOFError(f"other bytes came: {response.headers.get('Content-Range')}")
         return

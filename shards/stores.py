@@ -16,6 +16,8 @@ from shards.records import DataError
 MAX_OPEN_FILES = 64
 BLOCK = 2**22
 """Bytes read at a time of a whole file."""
+LARGEST = 2**32
+"""Bytes: no manifest or index is larger, whatever a server says."""
 
 
 class Store(ABC):
@@ -62,7 +64,16 @@ class Store(ABC):
 
     def read(self, name: str) -> bytes:
         """A whole file; FileNotFoundError if there is none, DataError if it cannot be read."""
-        return b"".join(self.blocks(name))
+        pieces, length = [], 0
+        for piece in self.blocks(name):
+            pieces.append(piece)
+            length += len(piece)
+            if length > LARGEST:
+                raise DataError(
+                    f"{self.where(name)} is longer than {LARGEST / 2**30:g} GiB, as no file of "
+                    "this name is: see whether the folder, or its server, is the right one"
+                )
+        return b"".join(pieces)
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """A whole file, piece by piece."""

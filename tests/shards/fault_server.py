@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -35,7 +37,8 @@ class FaultServer:
         busy, forbidden, unauthorized, gone: another status; stall: headers and half the body, then
         silence; cut: the connection ends there; short: the half is called the whole; altered: one
         byte is wrong; shifted: bytes from further on, and the headers say so; whole: Range is
-        ignored; elsewhere: a redirect to ftp; signed: one to a signed URL, which is refused."""
+        ignored; elsewhere: a redirect to ftp; signed: one to a signed URL, which is refused.
+        endless, packed, long: more than was asked for, without an end, in gzip, or told."""
         self._faults[method, name] = iter(faults)
 
     def next_fault(self, method: str, name: str) -> str:
@@ -93,6 +96,17 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted is None or fault == "whole":
             return self._body(200, content, fault)
         start, end = int(wanted[1]), int(wanted[2]) + 1
+        if fault == "endless":
+            return self._endless(**{"Content-Range": f"bytes {start}-{end - 1}/{len(content)}"})
+        if fault == "packed":
+            places = f"bytes {start}-{end - 1}/{len(content)}"
+            bomb = gzip.compress(bytes(2**20))
+            return self._body(
+                206, bomb, "", **{"Content-Range": places, "Content-Encoding": "gzip"}
+            )
+        if fault == "long":
+            places = f"bytes {start}-{end - 1}/{len(content)}"
+            return self._body(206, bytes(2 * (end - start)), "", **{"Content-Range": places})
         if fault == "shifted":
             start, end = start + 1, end + 1
         if start >= len(content):
@@ -116,9 +130,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.wfile.write(body)
 
-    def _head(self, status: int, length: int, **headers: str) -> None:
+    def _head(self, status: int, length: int | None, **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(length))
+        if length is not None:
+            self.send_header("Content-Length", str(length))
         self.end_headers()
+
+    def _endless(self, **headers: str) -> None:
+        """A body without an end, as far as anybody listens."""
+        self._head(206, None, **headers)
+        self.close_connection = True
+        with suppress(ConnectionError):
+            while not self.server.faulty.over.is_set():
+                self.wfile.write(b"x" * 2**16)

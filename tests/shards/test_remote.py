@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from shards import stores
 from shards.augment import Preprocess
 from shards.cache import Cache
 from shards.index import ShardSet, open_set, open_shards
@@ -191,6 +192,27 @@ def test_what_will_not_pass_is_told_at_once(server, fault, words):
     with pytest.raises(DataError, match=words):
         RemoteStore(server.url, QUICK).read_range(SHARD, 512, 4096)
     assert server.requests["GET", SHARD] == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("endless", "compresses, or tells no length"),
+        ("packed", "compresses, or tells no length"),
+        ("long", "8192 bytes came instead of 4096"),
+    ],
+)
+def test_no_more_is_taken_than_was_asked_for(server, fault, words):
+    server.fail(SHARD, itertools.repeat(fault))
+    with pytest.raises(DataError, match=words):
+        RemoteStore(server.url, QUICK).read_range(SHARD, 512, 4096)
+
+
+def test_a_file_is_not_as_long_as_anybody_says(packed, server, monkeypatch):
+    monkeypatch.setattr(stores, "LARGEST", 100)
+    for store in (RemoteStore(server.url, QUICK), packed.store):
+        with pytest.raises(DataError, match="is longer than .* GiB, as no file of this name"):
+            store.read("manifest.json")
 
 
 def test_a_signature_that_a_redirect_leads_to_is_never_told(server):
