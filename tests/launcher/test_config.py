@@ -212,6 +212,21 @@ def test_an_anchor_may_be_merged_often_and_overridden(tmp_path: Path) -> None:
     assert yaml_files.read(text)["two"] == {"a": 2}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 40)),
+        "a: &a [*a]\n",
+        "a: &a\n  b: *a\n",
+    ],
+)
+def test_aliases_that_stand_for_too_much_are_refused(recipe: str, text: str) -> None:
+    path = Path(recipe)
+    path.write_text(path.read_text() + text)
+    with pytest.raises(ConfigError, match="with its aliases written out it has more than"):
+        config.load(recipe)
+
+
 def test_options_of_one_kind_do_not_outlive_a_change_of_kind() -> None:
     resnet = config.load("pix2pix", {"model.generator.kind": "resnet"}).model.generator
     assert resnet.halvings == 2 and resnet.num_blocks == 9
