@@ -23,7 +23,7 @@ from trainers.checkpoint import Checkpoint, Progress, Store, read_pasts, restore
 from trainers.compilation import Compilation
 from trainers.ema import Ema
 from trainers.errors import TrainingError
-from trainers.gan import GAN, Batch
+from trainers.gan import GAN, Batch, Phase
 from trainers.pictures import picture_of
 from trainers.player import only, phase_parameters
 from trainers.recipe import Recipe
@@ -71,7 +71,7 @@ class Trainer:
         self.clock = Clock()
         self.batches: Iterator[Batch] | None = None
         self.loss = torch.zeros(())
-        """Total of the first phase in the last step, on this rank."""
+        """Total of the generators' phase in the last step, on this rank."""
 
     def fit(self, resume: Checkpoint | None = None, config: str = "") -> bool:
         """Run; True when the schedule was finished, False when stopped before (and saved)."""
@@ -147,7 +147,7 @@ class Trainer:
                 with self.backend.accumulate(seat, last=i == len(micro_batches) - 1):
                     total, terms, out = seat.player(batch, carry)
                     self.backend.backward(seat, total / len(micro_batches))
-                if seat is self.seats[0]:
+                if generates(self.gan, seat.phase):
                     self.loss = total.detach() / len(micro_batches) + (self.loss if i else 0)
                 carry |= out
                 self.means.add(terms)
@@ -271,6 +271,11 @@ class Trainer:
             picture = picture_of(self.gan, self.ema, batch, precision, device)
             for observer in self.watching:
                 observer.pictures(self.progress, picture)
+
+
+def generates(gan: GAN, phase: Phase) -> bool:
+    """Whether a phase trains what translates, which is also what is averaged."""
+    return any(path.split(".")[0] in gan.ema for path in phase.nets)
 
 
 def check_scale(seat: Seat) -> None:

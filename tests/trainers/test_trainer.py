@@ -15,9 +15,10 @@ from tests.trainers import toy
 from trainers.board import Observer
 from trainers.checkpoint import find
 from trainers.errors import TrainingError
+from trainers.gans import cyclegan, pix2pix, pix2pixhd
 from trainers.recipe import Cadence
 from trainers.schedule import Schedule
-from trainers.trainer import Trainer
+from trainers.trainer import Trainer, generates
 
 
 def assert_same(folder: Path, other: Path, tolerance: float = 0.0) -> None:
@@ -65,6 +66,16 @@ def test_a_plateau_goes_on_in_the_middle_of_a_stretch(tmp_path: Path, steps: int
     ours, theirs = (find(tmp_path / name).progress for name in ("whole", "cut"))
     assert ours == theirs and ours.plateau.factor == 0.5
     assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_generators_phase_is_known_wherever_it_comes() -> None:
+    """A plateau looks at its loss; pix2pix trains D first."""
+    for module in (cyclegan, pix2pix, pix2pixhd):
+        options = {"lambda_vgg": 0} if module is pix2pixhd else {}
+        with torch.device("meta"):
+            gan = module.Model(module.Config(**options))
+        found = {phase.name: generates(gan, phase) for phase in gan.phases(0)}
+        assert found == {"G": True, "D": False}
 
 
 def test_each_player_has_its_own_rate_and_betas(tmp_path: Path) -> None:
