@@ -35,8 +35,8 @@ RENAMED: dict[str, tuple[str, ...]] = {
 }
 """Name there -> dotted names here, of which a recipe has one at most."""
 WITHOUT: dict[str, str] = {
-    "gpus": "start one process for each GPU: accelerate launch --num_processes N",
-    "gpu_ids": "start one process for each GPU: accelerate launch --num_processes N",
+    "gpus": "start one process for each GPU: accelerate launch --multi_gpu --num_processes N",
+    "gpu_ids": "start one process for each GPU: accelerate launch --multi_gpu --num_processes N",
     "continue_train": "the same command again resumes the run",
     "epoch_count": "the same command again resumes the run",
     "which_epoch": "give `translate` a checkpoint folder in place of the run",

@@ -159,8 +159,8 @@ def expected_world(config: Config) -> topology.World:
     if config.backend.world not in (None, world.size):
         raise ConfigError(
             f"backend.world={config.backend.world}, but the launcher started {world.size} "
-            "processes: start that many with `accelerate launch --multi_gpu --num_processes N` "
-            "(one without it), or correct backend.world."
+            "processes: start that many (`accelerate launch --multi_gpu --num_processes N`, "
+            "`srun --ntasks=N`; one without a launcher), or correct backend.world."
         )
     return world
 
