@@ -216,7 +216,7 @@ def test_deepspeed_on_the_other_hand(slurm_cluster: MiniSlurm, folder: Path) -> 
     job.reach(100)
     preempt()
     job.wait(lambda: job.starts() == 2, "the start after the preemption")
-    job.reach(400)
+    job.reach(job.images() + 40)
     slurm_cluster.execute("n1", "pkill", "-KILL", "-f", "launcher train")
     job.wait(lambda: job.starts() == 3, "the start after the kill")
     job.finish()

@@ -25,6 +25,7 @@ STAND_IN = """
 import json, os, sys
 from dataclasses import asdict
 from pathlib import Path
+from cluster.attempts import write_outcome
 from cluster.preflight import preflight
 from cluster.rendezvous import interface, rendezvous
 from cluster.topology import topology
@@ -43,8 +44,7 @@ seen = {
 out = Path(sys.argv[2])
 (out / f"{where.world.rank}.json").write_text(json.dumps(seen))
 if where.world.rank == 0:
-    outcome = {"outcome": "finished", "reason": "", "images": 0}
-    (out / "outcome.json").write_text(json.dumps(outcome))
+    write_outcome(out, "finished", "", 0)
 """
 
 
