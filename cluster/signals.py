@@ -21,13 +21,15 @@ WARNINGS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
 SIGNALS = (*WARNINGS, signal.SIGINT)
 TERMINALS = tuple(stream for stream in (1, 2) if os.isatty(stream))
 _held: list[int] = []
+_told: set[int] = set()
+"""All signals that were noted, answered or not."""
 
 
 def hold() -> None:
     """Keep warnings until a `StopRequest` is there to answer them; an interrupt ends the program
     at once, since nothing is begun."""
     for signum in wanted(WARNINGS):
-        signal.signal(signum, lambda signum, frame: _held.append(signum))
+        signal.signal(signum, _keep)
     for signum in wanted((signal.SIGINT,)):
         signal.signal(signum, _leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # `join` keeps them from a launcher
@@ -47,9 +49,19 @@ def held() -> int:
     return _held[0] if _held else 0
 
 
+def terminated() -> bool:
+    """Whether somebody has asked this process to end."""
+    return signal.SIGTERM in _told
+
+
 def wanted(signals: tuple[int, ...]) -> list[int]:
     """All but those that whoever started us has us ignore: nohup does so with SIGHUP."""
     return [signum for signum in signals if signal.getsignal(signum) is not signal.SIG_IGN]
+
+
+def _keep(signum: int, frame: FrameType | None) -> None:
+    _held.append(signum)
+    _told.add(signum)
 
 
 def _leave(signum: int, frame: FrameType | None) -> None:
@@ -89,6 +101,7 @@ class StopRequest:
         return self.number
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        _told.add(signum)
         if signum == signal.SIGHUP:
             leave_terminal()
         if not self.number:

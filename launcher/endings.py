@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from cluster import attempts
+from cluster import attempts, signals
 from cluster.errors import ClusterError
 from launcher import logs
 from launcher.config import ConfigError
@@ -78,6 +78,8 @@ def let_others_speak() -> None:
     """The first rank of a node speaks for all that end alike, and the launcher then ends these: who
     still lives after a moment has something of its own to say."""
     if int(os.environ.get("LOCAL_RANK") or 0) > 0:
+        if signals.terminated():  # by the launcher, after the first rank's end
+            os._exit(128 + signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(FIRST_RANK_SPEAKS)
 
