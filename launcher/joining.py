@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -120,7 +121,9 @@ def hand_over(launch: str, node: argv.Node) -> int:
         write_hostfile(node)
     stop = StopRequest().install()
     status = forwarding.run(command.argv, stop)
-    if stop() and attempts.read_outcome(node.run) is None:  # they were told before they could hear
+    # Workers may be told before they can hear. SIGTERM proves nothing: srun sends it to all once a
+    # task of another node has failed, and the watch asks SLURM itself whether the job is to end.
+    if stop() not in (0, signal.SIGTERM) and attempts.read_outcome(node.run) is None:
         return leave(node.run, stop())
     return status
 
