@@ -16,7 +16,7 @@ GLANCE = 5.0
 """Seconds between looks for the stop file: it lies on a shared disk."""
 STOP_FILE = 255
 """What `StopRequest` answers for the stop file: no signal has this number."""
-WARNINGS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 """What schedulers, launchers and a terminal that goes tell a worker."""
 SIGNALS = (*WARNINGS, signal.SIGINT)
 TERMINALS = tuple(stream for stream in (1, 2) if os.isatty(stream))
@@ -82,7 +82,9 @@ class StopRequest:
         self.next_look = 0.0
 
     def install(self) -> StopRequest:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, *wanted((signal.SIGHUP,))):
+        for signum in SIGNALS:
+            if signum is signal.SIGHUP and not wanted((signum,)):
+                continue
             signal.signal(signum, self._note)
         for signum in _held:
             self._note(signum, None)

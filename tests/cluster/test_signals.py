@@ -13,7 +13,7 @@ from cluster import signals
 from cluster.signals import STOP_FILE, StopRequest, reason
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 @pytest.fixture()
