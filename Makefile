@@ -51,7 +51,7 @@ earth:
 
 # Whole runs, on SLURM and of the demos, wait a lot: the other tests run beside them.
 LONG := tests/cluster tests/test_cluster.py tests/test_demo.py tests/launcher/test_jobs.py \
-        tests/launcher/test_doctor.py
+        tests/launcher/test_doctor.py tests/test_readme.py
 
 test: .venv/ready
 	$(MAKE) --jobs=2 --output-sync=target test-long test-short
