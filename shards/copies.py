@@ -5,7 +5,8 @@
     lock          locked for the moment in which room is made, or a copy gets its name
 
 All locks are flock's, so the system lets go of them with their process. Nothing is synced to the
-disk: after a power cut the crc32 of each sample tells what is left.
+disk: after a power cut the crc32 of each sample tells what is left. That is no proof against people,
+so no other user may be able to change the folder, or to put another in its place.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from shards.owners import check_own, check_path
 from shards.records import DataError
 
 _OWN_FILE = re.compile(r"[0-9a-f]{64}\.(tar|part)")
@@ -33,17 +35,22 @@ class Copies:
     travel to other processes. Its methods raise OSError for whatever the disk does."""
 
     def __init__(self, folder: Path, limit: int) -> None:
-        # One for each user: nobody else can put files there, or be refused.
-        self.folder = folder / f"organza-{os.getuid()}"
+        # One for each user: nobody else can put files there, or be refused. Links are followed
+        # once: who changes them later leads nobody elsewhere.
+        self.folder = Path(os.path.realpath(folder)) / f"organza-{os.geteuid()}"
         self.limit = limit
 
     def prepare(self) -> None:
         """Make the folder; DataError if it cannot be used."""
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for place in reversed(self.folder.parents):
+                place.mkdir(mode=0o755, exist_ok=True)
+            check_path(self.folder.parent)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             found = self.folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-                raise PermissionError(errno.EPERM, "it belongs to somebody else")
+            if not stat.S_ISDIR(found.st_mode):
+                raise PermissionError(errno.EPERM, "it is a link, which somebody else may have made")
+            check_own(found, self.folder)
             with self._all():
                 pass
         except OSError as error:
@@ -141,10 +148,13 @@ def _removed(path: Path) -> bool:
 
 @contextmanager
 def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
-    """A locked descriptor of the file at `path`: the one that is there once the lock is ours."""
+    """A locked descriptor of the file at `path`: the one that is there once the lock is ours.
+    PermissionError if somebody else may have put it there."""
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would not open otherwise
     while True:
-        file = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        file = os.open(path, flags, 0o600)
         try:
+            check_own(os.fstat(file), path)
             fcntl.flock(file, lock)
             if _is_at(path, file):
                 yield file

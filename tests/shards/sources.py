@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,15 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file or folder belong to another user than the one that we are from then on."""
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+    else:  # who may give nothing away: the folders that we made belong to whom we were
+        another = os.geteuid() + 1
+        monkeypatch.setattr("os.geteuid", lambda: another)
 
 
 def flip_byte(path: Path, position: int) -> None:

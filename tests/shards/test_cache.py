@@ -161,6 +161,18 @@ def test_a_damaged_copy_is_fetched_anew(large_set, server, tmp_path):
     assert server.gets()[names(large_set)[0]] == 3
 
 
+def test_a_copy_that_another_user_may_have_changed_is_not_read(large_set, server, tmp_path, capsys):
+    """Whatever its bytes: a crc32 can be forged."""
+    store, first = through(tmp_path, server).store, names(large_set)[0]
+    expected = store.read_range(first, 0, 4096)
+    copy_of(tmp_path, large_set, 0).write_bytes(b"x" * 4096)
+    assert store.read_range(first, 0, 4096) == b"x" * 4096, "what the cache itself does not see"
+    copy_of(tmp_path, large_set, 0).chmod(0o666)
+    assert store.read_range(first, 0, 4096) == expected
+    told = capsys.readouterr().err
+    assert "other users may change" in told and f"are read from {server.url}" in told
+
+
 def test_wrong_bytes_are_never_kept(large_set, server, tmp_path, capsys):
     reader, first = Reader(through(tmp_path, server)), names(large_set)[0]
     server.fail(first, ["altered"])

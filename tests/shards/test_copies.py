@@ -11,7 +11,7 @@ import pytest
 
 from shards.copies import Copies, NoRoom
 from shards.records import DataError
-from tests.shards.sources import contents
+from tests.shards.sources import contents, give_away
 
 SIZE = 100
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
@@ -111,6 +111,78 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / f"organza-{os.getuid()}").symlink_to(elsewhere)
-    with pytest.raises(DataError, match="belongs to somebody else"):
+    with pytest.raises(DataError, match="it is a link, which somebody else may have made"):
         copies_in(tmp_path, SIZE)
     assert contents(elsewhere) == {}
+
+
+def test_folders_that_other_users_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = copies_in(tmp_path / "scratch" / "me", SIZE)
+    copies.folder.chmod(0o770)
+    with pytest.raises(DataError, match=f"other users may change {copies.folder}.: choose"):
+        copies.prepare()
+    copies.folder.chmod(0o700)
+    (tmp_path / "scratch").chmod(0o777)
+    with pytest.raises(DataError, match=f"other users may change {tmp_path}/scratch, unless"):
+        copies.prepare()
+    (tmp_path / "scratch").chmod(0o1777)
+    copies.prepare()
+    give_away(copies.folder, monkeypatch)
+    with pytest.raises(DataError, match="belongs to "):
+        copies.prepare()
+
+
+def test_folders_are_made_for_their_owner_alone_to_change(tmp_path: Path) -> None:
+    """Whatever the umask, or our own would be refused; others may have theirs beside it."""
+    before = os.umask(0)
+    try:
+        copies = copies_in(tmp_path / "scratch" / "node", SIZE)
+    finally:
+        os.umask(before)
+    modes = [oct(place.stat().st_mode & 0o7777) for place in (copies.folder.parent, copies.folder)]
+    assert modes == ["0o755", "0o700"]
+
+
+def test_a_link_that_changes_later_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "scratch").symlink_to(tmp_path / "disk")
+    copies = copies_in(tmp_path / "scratch", SIZE)
+    make(copies, A, read_at=1)
+    planted = plant(tmp_path / "theirs")
+    (tmp_path / "scratch").unlink()
+    (tmp_path / "scratch").symlink_to(planted.parent)
+    assert copies.read(A, 0, SIZE) == b"a" * SIZE
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_what_another_user_has_put_there_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piped: bool
+) -> None:
+    """Someone made the folder above open to all while we read, and another user came."""
+    copies = copies_in(tmp_path, SIZE)
+    make(copies, A, read_at=1)
+    planted = plant(tmp_path / "theirs", piped)
+    copies.folder.rename(tmp_path / "gone")
+    planted.rename(copies.folder)
+    give_away(copies.folder / f"{A}.tar", monkeypatch)
+    for use in (
+        lambda: copies.read(A, 0, SIZE),
+        lambda: make(copies, B, read_at=1),
+    ):
+        with pytest.raises(PermissionError, match="belongs to somebody|other users may change"):
+            use()
+
+
+def plant(folder: Path, piped: bool = False) -> Path:
+    """A cache with a forged copy: its bytes differ, be its crc32s what they may."""
+    planted = folder / f"organza-{os.getuid()}"
+    planted.mkdir(parents=True)
+    copy = planted / f"{A}.tar"
+    os.mkfifo(copy) if piped else copy.write_bytes(b"x" * SIZE)
+    for name in (f"{B}.part", "lock"):
+        (planted / name).write_bytes(b"")
+    for path in planted.iterdir():
+        path.chmod(0o666)
+    return planted
