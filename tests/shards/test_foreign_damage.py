@@ -6,12 +6,14 @@ import gzip
 import os
 import shutil
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from shards.foreign import index_shards
 from shards.records import DataError
+from shards.tar_samples import tar_samples
 from tests.shards.foreign import label, photo, street_tars, write_tar
 
 pytestmark = pytest.mark.usefixtures("in_time")
@@ -105,6 +107,11 @@ SPARSE[482] = 1  # "the map goes on in the next block", and there is none
 SPARSE[148:156] = b"%06o\0 " % (sum(SPARSE[:148]) + 8 * 32 + sum(SPARSE[156:]))
 
 
+MAPPED = header("0.jpg", tarfile.REGTYPE, 2**21)
+MAPPED.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+MAPPED = MAPPED.tobuf(tarfile.PAX_FORMAT)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -114,10 +121,47 @@ SPARSE[148:156] = b"%06o\0 " % (sum(SPARSE[:148]) + 8 * 32 + sum(SPARSE[156:]))
         block("0", tarfile.GNUTYPE_LONGNAME, 2**62) + bytes(1024),
         bytes(SPARSE),
         block("0.jpg", tarfile.REGTYPE, 2**40) + bytes(1024),
+        block("0", tarfile.XHDTYPE, 2**20) + b"1" * 2**20 + bytes(1024),
+        block("0", tarfile.XGLTYPE, 2**20) + b"1" * 2**20 + bytes(1024),
     ],
-    ids=["round for ever", "deep", "huge", "large", "sparse", "beyond the end"],
+    ids=[
+        *("round for ever", "deep", "huge", "large", "sparse", "beyond the end"),
+        *("digits", "digits for all"),
+    ],
 )
 def test_headers_made_to_harm(data, tmp_path):
     (tmp_path / "a.tar").write_bytes(data)
     with pytest.raises(DataError, match="a.tar"):
         index(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (block("0", tarfile.GNUTYPE_LONGNAME, 2**28), "a header of 268435456 bytes, more than"),
+        (block("0", tarfile.GNUTYPE_LONGLINK, 2**28), "a header of 268435456 bytes, more than"),
+        (block("0", tarfile.GNUTYPE_LONGNAME, -512), "a header of -512 bytes"),
+        (MAPPED + b"900000\n" + b"0\n" * 1_800_000, "'0.jpg' is a link, a device or a sparse file"),
+    ],
+    ids=["long name", "long link", "all that follows", "a map of a million holes"],
+)
+def test_no_header_takes_memory(data, words, tmp_path):
+    with open(tmp_path / "a.tar", "wb") as file:
+        file.write(data)
+        file.truncate(2**28 + 1536)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=f"a.tar: {words}"):
+            tar_samples(tmp_path / "a.tar")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_long_names_and_attributes_are_read(tmp_path):
+    name = "/".join(["a" * 99] * 40) + "/0.jpg"
+    entry = header(name, tarfile.REGTYPE, len(A))
+    entry.pax_headers = {"SCHILY.xattr.user.note": "x" * 1000}
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        shard = write_tar(tmp_path / "a.tar", [(entry, A)], format=form)
+        assert [sample.files["jpg"].name for sample in tar_samples(shard)] == [name]
