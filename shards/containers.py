@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zlib
@@ -25,6 +26,9 @@ _TURNS = {
 }
 """EXIF orientation -> what makes the picture upright."""
 _CHANGES_SIDES = (5, 6, 7, 8)
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""What begins a part of a JPEG; none is in the bytes of pixels."""
+_SCAN, _END = 0xDA, 0xD9
 
 
 def without_texts(data: bytes) -> bytes:
@@ -52,6 +56,18 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _is_whole(chunk: bytes) -> bool:
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+
+
+def num_scans(data: bytes) -> int:
+    """How often the pixels of a JPEG are gone over: about ten times in a progressive one."""
+    scans, start = 0, 2
+    while found := _MARKER.search(data, start):
+        kind = data[found.end() - 1]
+        if kind == _END:  # a preview or a film may follow
+            break
+        scans += kind == _SCAN
+        start = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return scans
 
 
 def orientation(image: Image.Image, data: bytes) -> int:

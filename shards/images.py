@@ -14,11 +14,20 @@ import warnings
 import numpy as np
 from PIL import Image
 
-from shards.containers import BROKEN, orientation, upright, upright_size, without_texts
+from shards.containers import (
+    BROKEN,
+    num_scans,
+    orientation,
+    upright,
+    upright_size,
+    without_texts,
+)
 from shards.records import HALVES, KINDS, DataError, size_text
 
 MAX_PIXELS = 2**26
 """Larger images (8192 x 8192) are refused before they are decoded: decompression bombs."""
+MAX_SCANS = 100
+"""JPEGs with more are refused, too: each is work for all pixels, and can be of a few bytes."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
@@ -145,6 +154,8 @@ def _open(data: bytes, where: str) -> Image.Image:
             f"{where} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are "
             f"accepted: cut it into smaller images"
         )
+    if _EXTENSIONS[image.format] == "jpg" and num_scans(data) > MAX_SCANS:
+        raise DataError(f"{where} is a JPEG of more than {MAX_SCANS} scans: save it anew")
     if image.format == "WEBP" and image.is_animated:
         raise DataError(f"{where} is an animated WebP: save the one picture that is meant")
     return image

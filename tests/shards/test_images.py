@@ -151,6 +151,15 @@ def two_channel_jpeg() -> bytes:
     return bytes(data)
 
 
+def scans(number: int) -> tuple[bytes, bytes, bytes]:
+    """A progressive JPEG whose last scan is there so many times, as its beginning, scans and end."""
+    buffer = io.BytesIO()
+    Image.fromarray(PHOTO).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:last], data[last:-2] * number, data[-2:]
+
+
 def misordered_png() -> bytes:
     data = encoded(PHOTO)
     text = png(PHOTO[:1, :, 0], 8, 0, (b"tEXt", b"a\0b"))[33:][:15]
@@ -209,6 +218,7 @@ REFUSED = {
     "half a JPEG": ("image", encoded(PHOTO, "JPEG")[:400], "truncated or corrupt"),
     "a PNG's first bytes": ("image", encoded(PHOTO)[:12], "truncated or corrupt"),
     "a bomb of another kind": ("image", webp_bomb(), f"at most {images.MAX_PIXELS}"),
+    "a JPEG of many scans": ("b", b"".join(scans(92)), "JPEG of more than 100 scans: save it anew"),
     "a bomb": ("image", bomb(), f"at most {images.MAX_PIXELS}"),
 }
 
@@ -232,6 +242,15 @@ def test_size_limit_holds_below_the_decoders_own(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 47)
     with pytest.raises(DataError, match="8x6 pixels; at most 47"):
         decode(encoded(PHOTO), "image", "F")
+
+
+def test_only_the_scans_of_the_picture_itself_count():
+    """Not those of previews in or behind it."""
+    head, last, end = scans(1)
+    preview = b"\xff\xe5" + struct.pack(">H", 402) + b"\xff\xda\0\2" * 100
+    data = head[:2] + preview + head[2:] + last + end + bytes(2) + b"\xff\xda\0\2" * 100
+    assert decode(data, "image", "F").tolist() == decode(head + last + end, "image", "F").tolist()
+    assert decode(b"".join(scans(91)), "image", "F").shape == (6, 8, 3)
 
 
 def test_a_flipped_byte_that_decodes_is_found_by_checksum():
