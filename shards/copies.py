@@ -5,8 +5,8 @@
     lock          locked for the moment in which room is made, or a copy gets its name
 
 All locks are flock's, so the system lets go of them with their process. Nothing is synced to the
-disk: after a power cut the crc32 of each sample tells what is left. That is no proof against people,
-so no other user may be able to change the folder, or to put another in its place.
+disk: after a power cut the crc32 of each sample tells what is left. That proves nothing against
+people, so no other user may be able to change the folder, or to put another in its place.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Copies:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             found = self.folder.lstat()
             if not stat.S_ISDIR(found.st_mode):
-                raise PermissionError(errno.EPERM, "it is a link, which somebody else may have made")
+                raise PermissionError(errno.EPERM, "it is a link that others may have made")
             check_own(found, self.folder)
             with self._all():
                 pass

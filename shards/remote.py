@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -46,6 +46,19 @@ class Patience:
     tries: int = 5
     pause_s: float = 0.5
     """The longest pause before the second try; it doubles with each further one."""
+    whole_s: float = 120
+    """For all tries together: a slow server gets fewer of them."""
+
+    def attempts(self) -> Iterator[float]:
+        """The seconds that each try may take, after the pause before it."""
+        end = time.monotonic() + self.whole_s
+        for attempt in range(self.tries):
+            if attempt:
+                time.sleep(_pause(self.pause_s, attempt))
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            yield min(self.timeout_s, left)
 
 
 def is_url(location: str) -> bool:
@@ -56,8 +69,9 @@ def is_url(location: str) -> bool:
     scheme = found[1] or found[2]
     if scheme not in PACKAGES:
         raise DataError(
-            f"{without_secrets(location)}: {scheme} is no kind of place that shards are read from; give a folder's "
-            f"plain path, or a URL that begins with {', '.join(f'{name}://' for name in PACKAGES)}"
+            f"{without_secrets(location)}: {scheme} is no kind of place that shards are read from; "
+            f"give a folder's plain path, or a URL that begins with "
+            f"{', '.join(f'{name}://' for name in PACKAGES)}"
         )
     try:
         parts = urlsplit(location)
@@ -146,18 +160,16 @@ class RemoteStore(Store):
 
         ask = getattr(client, method)
         path = client._strip_protocol(f"{self.location}/{name}" if name else self.location)
-        for attempt in range(self.patience.tries):
-            if attempt:
-                time.sleep(_pause(self.patience.pause_s, attempt))
+        for tries, seconds in enumerate(self.patience.attempts(), 1):
             try:
-                answer = sync(client.loop, ask, path, timeout=self.patience.timeout_s, **options)
+                answer = sync(client.loop, ask, path, timeout=seconds, **options)
                 if check is not None:
                     check(answer)
                 return answer
             except Exception as error:  # each service has a zoo of its own
                 failure = self._judged(error, name)
         raise Unreachable(
-            f"{self.where(name)} could not be read in {self.patience.tries} tries "
+            f"{self.where(name)} could not be read in {tries} tries "
             f"({_words(failure)}): see whether its server is well and can be reached from here"
         ) from failure
 
@@ -252,8 +264,8 @@ def _check_range(response: ClientResponse) -> None:
     length = response.content_length
     if start or length is None or length > last + 1:
         raise DataError(
-            f"{without_secrets(str(response.url))}: the server sends whole files only (it ignores Range): use one that "
-            f"sends ranges, such as nginx, Apache or an object store"
+            f"{without_secrets(str(response.url))}: the server sends whole files only (it ignores "
+            f"Range): use one that sends ranges, such as nginx, Apache or an object store"
         )
 
 

@@ -6,7 +6,8 @@ import re
 
 _URL = re.compile(
     r"([A-Za-z][A-Za-z0-9+.-]*://)"  # https://
-    r"(?:[^\s/?#'\"]*@)?"  # user:password@, of which the last @ is the end
+    r"(?:[^\s/?#'\"]*@"  # user:password@, of which the last @ is the end
+    r"|[^\s/?#'\"]*:(?!\d+['\"]|\d*(?:[\s/?#]|$))\S*@)?"  # so, too, where odd signs are in it
     r"([^\s?#'\"<>]*)"  # host and path
     r"(?:[?#][^\s'\"<>]*)?"
 )

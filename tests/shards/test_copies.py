@@ -111,7 +111,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (tmp_path / f"organza-{os.getuid()}").symlink_to(elsewhere)
-    with pytest.raises(DataError, match="it is a link, which somebody else may have made"):
+    with pytest.raises(DataError, match="it is a link that others may have made"):
         copies_in(tmp_path, SIZE)
     assert contents(elsewhere) == {}
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,15 @@ def test_what_stays_ends_with_a_sentence(server, fault, words):
         RemoteStore(server.url, QUICK).read_range(SHARD, 512, 4096)
     assert server.url in str(told.value) and time.monotonic() - begin < 10
     assert server.requests["GET", SHARD] == 3
+
+
+def test_a_slow_server_gets_no_more_time_than_the_whole(server):
+    server.fail(SHARD, itertools.repeat("stall"))
+    store = RemoteStore(server.url, replace(QUICK, tries=99, whole_s=1))
+    begin = time.monotonic()
+    with pytest.raises(DataError, match=f"{SHARD} could not be read in [2-5] tries .no answer in"):
+        store.read_range(SHARD, 512, 4096)
+    assert time.monotonic() - begin < 5
 
 
 def test_altered_bytes_are_read_once_more(packed, server):
