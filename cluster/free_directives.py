@@ -1,4 +1,4 @@
-"""What a user asks of sbatch beside our own options: `--sbatch='--gres=gpu:a100:2 --exclude=n7'`."""
+"""What a user asks of sbatch beside our options: `--sbatch='--gres=gpu:a100:2 --exclude=n7'`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parsed(text: str, gpus: int) -> tuple[str, ...]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ClusterError(f"--sbatch={text} cannot be read ({error}): close its quotes.") from error
+        raise ClusterError(f"--sbatch={text} is not closed ({error}): close its quotes.") from error
     for word in words:
         _check(word, gpus)
     return tuple(word.removeprefix("--") for word in words)

@@ -36,10 +36,11 @@ def hold() -> None:
 
 
 def release() -> None:
-    """The end of `hold` for a program that does not wait for warnings."""
-    for signum in WARNINGS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:
-            signal.signal(signum, signal.SIG_DFL)
+    """The end of `hold` for a program that does not wait for warnings: what came ends it now."""
+    for signum in wanted(WARNINGS):
+        signal.signal(signum, signal.SIG_DFL)
+    for signum in _held:
+        os.kill(os.getpid(), signum)
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

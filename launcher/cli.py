@@ -266,8 +266,8 @@ def give_help(arguments: list[str]) -> None:
     if found is not None:
         from launcher import option_docs
 
-        dotted = [a[2:].split("=", 1) for a in arguments if a.startswith("--") and "." in a]
-        config = load(found, {name: value for name, value in dotted})
+        flags = [argument[2:].partition("=") for argument in arguments if "=" in argument]
+        config = load(found, {name: value for name, _, value in flags if "." in name})
         print(f"\n{option_docs.as_help(config, words[1])}")
 
 

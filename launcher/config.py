@@ -253,8 +253,7 @@ def build(tree: dict[str, Any], source: str) -> Config:
 
 def options_of(settings: type[Settings]) -> list[str]:
     """The dotted names of all options of a recipe whose model has these settings."""
-    ours = [name for name in names_in(Config) if name != "model"]
-    return [*ours, *names_in(settings, "model.")]
+    return [*names_in(Config), *names_in(settings, "model.")]
 
 
 def gan_module(name: Any, source: str) -> Any:

@@ -53,12 +53,11 @@ def last_words() -> Iterator[None]:
 
 def disk_words(error: OSError) -> str:
     """What was to be written or read, why it was not, and what to do."""
+    remedy = REMEDIES.get(error.errno or 0)
+    if remedy is None:  # a network's, say
+        return str(error)
     place = error.filename or "Standard output"
-    remedy = REMEDIES.get(error.errno or 0, "see to it")
-    return (
-        f"{place}: {error.strerror or error}; {remedy}. The same command goes on from what is "
-        "finished."
-    )
+    return f"{place}: {error.strerror}; {remedy}. The same command goes on from what is finished."
 
 
 def user_errors() -> tuple[type[Exception], ...]:

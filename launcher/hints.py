@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from launcher import originals_options
 from shards.urls import without_secrets
-from trainers.settings import Settings
+from trainers.settings import Settings, sections_of
 
 
 def messages(
@@ -73,10 +73,10 @@ def section_of(root: type[Settings], location: tuple[str, ...]) -> type[Settings
 
 def names_in(settings: type[Settings], prefix: str = "") -> Iterator[str]:
     """The dotted names of a section's options, at any depth."""
-    for name, field in settings.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings:
-            yield from names_in(kind, f"{prefix}{name}.")
+    sections = sections_of(settings)
+    for name in settings.model_fields:
+        if name in sections:
+            yield from names_in(sections[name], f"{prefix}{name}.")
         else:
             yield prefix + name
 

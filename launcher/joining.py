@@ -121,16 +121,17 @@ def hand_over(launch: str, node: argv.Node) -> int:
         write_hostfile(node)
     stop = StopRequest().install()
     status = forwarding.run(command.argv, stop)
-    # Workers may be told before they can hear. SIGTERM proves nothing: srun sends it to all once a
-    # task of another node has failed, and the watch asks SLURM itself whether the job is to end.
-    if stop() not in (0, signal.SIGTERM) and attempts.read_outcome(node.run) is None:
+    if stop() and attempts.read_outcome(node.run) is None:  # they were told before they could hear
         return leave(node.run, stop())
     return status
 
 
 def leave(run: Path, signum: int) -> int:
-    """Leave word that this start was told to end; the exit status."""
-    if attempts.RUN in os.environ:
+    """Leave word that this start was told to end; the exit status.
+
+    SIGTERM alone proves nothing: srun sends it to all once a task of another node has failed, and
+    the watch asks SLURM itself whether the job is to end."""
+    if attempts.RUN in os.environ and signum != signal.SIGTERM:
         images = attempts.newest_images(run)
         attempts.write_outcome(run, "stopped", reason(signum), images)
     return 128 + signum

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from trainers.schedule import Kind
 from trainers.settings import Settings, Span
+
+
+SHORT_NAME = re.compile("(lr|beta1|beta2)_[A-Z]+")
+"""optim.lr_D, as the authors of several codes have it, for optim.players.D.lr."""
 
 
 class PlayerOptim(Settings):
@@ -42,15 +47,20 @@ class Optim(Settings):
     def _short_names(cls, section: Any) -> Any:
         if not isinstance(section, dict):
             return section
-        players = dict(section.get("players", {}))
-        others = {}
-        for name, value in section.items():
-            number, _, player = name.partition("_")
-            if player.isupper() and number in PlayerOptim.model_fields:
-                players[player] = {**players.get(player, {}), number: value}
-            else:
-                others[name] = value
-        return others | ({"players": players} if players else {})
+        short = {name: name.split("_") for name in section if SHORT_NAME.fullmatch(str(name))}
+        others = {name: value for name, value in section.items() if name not in short}
+        players = others.get("players") or {}
+        if not isinstance(players, dict) or not all(isinstance(p, dict) for p in players.values()):
+            return section  # told by the types
+        players = dict(players)
+        for name, (number, player) in short.items():
+            own = players.get(player, {})
+            if number in own:
+                raise ValueError(
+                    f"`optim.{name}` and `optim.players.{player}.{number}` are one option: keep one"
+                )
+            players[player] = {**own, number: section[name]}
+        return others | ({"players": players} if short else {})
 
 
 class Schedule(Settings):

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher.config import Config
 from launcher.tables import table
-from trainers.settings import Settings
+from trainers.settings import Settings, sections_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 LIMITS = {
@@ -58,7 +58,7 @@ def schema(config: Config) -> dict[str, Any]:
     whole, model = Config.model_json_schema(), type(config.model).model_json_schema()
     definitions = whole.pop("$defs") | model.pop("$defs", {})
     definitions["Settings"] = model | {"title": f"{config.gan}'s options"}
-    for settings in sections(type(config.model)):
+    for settings in below(type(config.model)):
         if settings.kinds:
             definitions[settings.__name__]["allOf"] = list(_by_kind(settings))
     whole["properties"]["gan"]["const"] = config.gan
@@ -72,12 +72,11 @@ def as_json_schema(config: Config) -> str:
     return json.dumps(schema(config), indent=2)
 
 
-def sections(settings: type[Settings]) -> Iterator[type[Settings]]:
+def below(settings: type[Settings]) -> Iterator[type[Settings]]:
     """The sections below one, at any depth."""
-    for field in settings.model_fields.values():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
-            yield field.annotation
-            yield from sections(field.annotation)
+    for section in sections_of(settings).values():
+        yield section
+        yield from below(section)
 
 
 def _by_kind(settings: type[Settings]) -> Iterator[dict[str, Any]]:

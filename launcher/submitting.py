@@ -52,9 +52,12 @@ def submit(recipe: str, options: Mapping[str, str], dry: bool) -> None:
     if dry:
         print(script, end="")
         return
+    # The runs of a sweep mostly read the same: it is looked at once.
+    reading = {(c.data, c.model.needs.layout): c for c in batch.configs.values()}
+    for config in reading.values():
+        check_shards(config)
     for run, config in batch.configs.items():
         check_free(run)
-        check_shards(config)
         check_same_run(config)
     # A sweep that has grown smaller still has its old members.
     for run in submissions.members(batch.run):
@@ -99,7 +102,7 @@ def job_of(wishes: Mapping[str, str], run: Path, known_options: list[str]) -> sb
     if "name" not in texts:
         places["name"] = re.sub(r"[^\w.+-]", "-", run.name, flags=re.ASCII)
     known = {field.name for field in fields(sbatch.Job)} - {*places}
-    for name in wishes.keys() - known:
+    for name in (name for name in wishes if name not in known):
         if found := meant_elsewhere(name, known_options):
             raise ConfigError(f"submit: --{name} is no option; {found}")
     try:

@@ -28,7 +28,7 @@ from shards.records import DataError, Record, check_label_ids
 from shards.source_files import dotted_key
 from shards.storing import Storing
 from shards.stream import collate
-from trainers.checkpoint import Checkpoint, find, load_weights
+from trainers.checkpoint import Checkpoint, load_weights
 from trainers.gan import GAN, Batch
 from trainers.originals import adopt_originals, holds_originals
 from trainers.translate import translate_all
@@ -52,7 +52,7 @@ def translate(
 
     recipe: builds the network of the authors' weights, which tell nothing of it. overrides: options
     that differ from those in training, by dotted name."""
-    if holds_originals(checkpoint) and find(checkpoint) is None:
+    if holds_originals(checkpoint):
         config, gan, direction = originals_generator(checkpoint, recipe, direction, overrides)
         place = checkpoint
     elif recipe:

@@ -47,9 +47,9 @@ def train(config: Config) -> int:
         config = spans.resolve(config, epoch_size(sources))
         recipe = recipe_of(config, world.size)
         check_data(config, sources, micro_batch_of(recipe, world.size))
-        if config.start_from is not None and not (config.run_dir / "checkpoints").exists():
-            if not holds_originals(config.start_from):
-                checkpoint_at(config.start_from, "start_from")
+        begins = config.start_from is not None and not (config.run_dir / "checkpoints").exists()
+        if begins and not holds_originals(config.start_from):
+            checkpoint_at(config.start_from, "start_from")
         rundir.examine(config, fingerprint(sources))
     with start_errors():
         backend = backend_of(config, world.size)

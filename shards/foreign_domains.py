@@ -13,7 +13,7 @@ from shards.records import DataError
 from shards.sealed import write_atomically
 from shards.shard_writer import disk_errors
 from shards.source_files import sub_folders
-from shards.tar_names import tars_in
+from shards.stores import tars_in
 
 
 def domain_folders(shards: Sequence[str]) -> list[Path]:

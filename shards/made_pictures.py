@@ -12,6 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from shards.records import DataError
+from shards.sealed import named
 
 SOFTWARE = "Organza"
 """What the PNG keyword Software says of them."""
@@ -59,12 +60,10 @@ def save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: names have their limits
     try:
-        with open(draft, "xb") as file:
-            image.save(file, format="PNG", pnginfo=mark)
-        os.replace(draft, path)
-    except OSError as error:
-        error.filename = str(path)  # the draft's name tells nobody anything
-        raise
+        with named(path):
+            with open(draft, "xb") as file:
+                image.save(file, format="PNG", pnginfo=mark)
+            os.replace(draft, path)
     finally:
         with suppress(OSError):
             draft.unlink()

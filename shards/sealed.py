@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,16 @@ def write_atomically(path: Path, data: bytes, work: Path) -> None:
 def through_no_link(path: str, flags: int) -> int:
     """An opener: a link that somebody has put in the file's place would lead to another file."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """A full disk is told without a name, and a draft's name tells nobody anything."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

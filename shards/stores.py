@@ -98,6 +98,11 @@ class Store(ABC):
         """Let go of what is open."""
 
 
+def tars_in(folder: Path) -> list[str]:
+    """Names of the tars in a folder. OSError, unlike from a glob, if it cannot be looked into."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".tar")
+
+
 class Folder(Store):
     """A folder on a local or shared file system; pread shares no position between processes. Any
     thread may use it: a cache fetches while others read."""
@@ -116,7 +121,7 @@ class Folder(Store):
         return path.stat().st_size if path.is_file() else None
 
     def tars(self) -> list[str]:
-        return sorted(path.name for path in self.path.iterdir() if path.suffix == ".tar")
+        return tars_in(self.path)
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         try:

@@ -9,7 +9,6 @@ sets share that integer, each with its own order, epochs and draws.
 from __future__ import annotations
 
 import atexit
-import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

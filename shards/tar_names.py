@@ -11,6 +11,7 @@ from pathlib import Path
 
 from shards.manifest import check_shard_name
 from shards.records import DataError
+from shards.stores import tars_in
 
 MAX_NAMES = 100_000
 _GROUP = re.compile(r"\{([^{}]*)\}")
@@ -35,7 +36,7 @@ def locate(shards: Sequence[str]) -> tuple[Path, list[str]]:
     names = sorted({path.name for path in paths})
     for name in names:
         check_shard_name(name, str(folder))
-    rest = sorted({path.name for path in tars_in(folder)} - set(names))
+    rest = sorted({*tars_in(folder)} - {*names})
     if rest:
         raise DataError(
             f"{folder} also holds {', '.join(rest[:3])}, but an index is of all tars in a folder: "
@@ -70,11 +71,6 @@ def _choices(group: str, pattern: str) -> list[str]:
     width = max(map(len, found.groups())) if padded else 0
     step = 1 if last >= first else -1
     return [f"{number:0{width}d}" for number in range(first, last + step, step)]
-
-
-def tars_in(folder: Path) -> list[Path]:
-    """The tars of a folder. OSError, unlike from a glob, if it cannot be looked into."""
-    return sorted(path for path in folder.iterdir() if path.suffix == ".tar")
 
 
 def _too_many(pattern: str) -> str:

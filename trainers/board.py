@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from trainers.checkpoint import Progress
-from trainers.files import replace_text, through_no_link
+from trainers.files import named, replace_text, through_no_link
 
 
 class Observer:
@@ -48,7 +46,7 @@ class Board(Observer):
 
     def scalars(self, progress: Progress, values: dict[str, float]) -> None:
         row = {"step": progress.step, "images": progress.images, **values}
-        with self._named():
+        with named(self.run_dir):
             for name, value in values.items():
                 self.writer.add_scalar(name, value, progress.images)
             self.writer.flush()
@@ -56,23 +54,14 @@ class Board(Observer):
             self.metrics.flush()
 
     def pictures(self, progress: Progress, grid: Tensor) -> None:
-        with self._named():
+        with named(self.run_dir):
             self.writer.add_image("pictures", grid, progress.images)
             self.writer.flush()
 
     def close(self) -> None:
-        with self._named():
+        with named(self.run_dir):
             self.writer.close()
             self.metrics.close()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """A full disk is told without a name."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = str(self.run_dir)
-            raise
 
 
 def hush_writer() -> None:

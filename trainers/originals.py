@@ -1,4 +1,4 @@
-"""Weights as the authors of pix2pix, CycleGAN and pix2pixHD publish and save them: one .pth for each
+"""Weights as the authors of pix2pix, CycleGAN and pix2pixHD publish and save them: a .pth for each
 network, `EPOCH_net_NAME.pth`, under the names of their code (nets/originals.py has the map)."""
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from nets.originals import original_keys
+from trainers.checkpoint import find
 from trainers.gan import GAN
 from trainers.weights import read_weights
 
@@ -19,8 +20,8 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def holds_originals(path: Path) -> bool:
-    """Whether `path` is a file, or a folder of the authors' files."""
-    return path.is_file() or (path.is_dir() and bool(files_in(path)))
+    """Whether `path` is a file, or a folder of the authors' files and no run."""
+    return path.is_file() or (path.is_dir() and bool(files_in(path)) and find(path) is None)
 
 
 def files_in(folder: Path) -> dict[str, Path]:
@@ -37,23 +38,20 @@ def files_in(folder: Path) -> dict[str, Path]:
 def adopt_originals(gan: GAN, path: Path, net: str | None = None) -> list[str]:
     """Fill the networks that a file (of `net`, unless its name says which) or a folder of them
     holds; the names of those filled. ValueError, naming the file, for what does not fit."""
+    known = ", ".join(gan.nets)
     if path.is_dir():
         files = {name: file for name, file in files_in(path).items() if name in gan.nets}
         if "G" not in files and not any(name.startswith("G_") for name in files):
-            raise ValueError(f"{path} holds no generator of this GAN ({', '.join(gan.nets)})")
+            raise ValueError(f"{path} holds no generator of this GAN ({known})")
     else:
         match = NAMED.fullmatch(path.name)
         name = match["net"] if match else (net or gan.ema[0])
         if name not in gan.nets:
-            raise ValueError(f"{path.name} is of a network {name}, but there are {names(gan)}")
+            raise ValueError(f"{path.name} is of a network {name}, but there are {known}")
         files = {name: path}
     for name, file in files.items():
         gan.nets[name].load_state_dict(fitted(gan.nets[name], name, file))
     return list(files)
-
-
-def names(gan: GAN) -> str:
-    return ", ".join(gan.nets)
 
 
 def fitted(network: nn.Module, name: str, file: Path) -> dict[str, Tensor]:
@@ -62,8 +60,6 @@ def fitted(network: nn.Module, name: str, file: Path) -> dict[str, Tensor]:
         given = {key.removeprefix("module."): w for key, w in read_weights(file).items()}
     except ValueError as error:
         raise ValueError(f"{file.name} {error}") from error
-    if strange := [key for key, weight in given.items() if not isinstance(weight, Tensor)]:
-        raise ValueError(f"{file.name} is no state dict: {strange[0]} is no tensor")
     own, theirs = network.state_dict(), original_keys(network)
     unused = {k for k in given.keys() - {*theirs.values()} if k.endswith(STATISTICS)}
     reason = misfit(own, theirs, {k: w for k, w in given.items() if k not in unused})
@@ -75,7 +71,9 @@ def fitted(network: nn.Module, name: str, file: Path) -> dict[str, Tensor]:
     return {ours: given.get(key, own[ours]) for ours, key in theirs.items()}
 
 
-def misfit(own: Mapping[str, Tensor], theirs: Mapping[str, str], given: Mapping[str, Tensor]) -> str:
+def misfit(
+    own: Mapping[str, Tensor], theirs: Mapping[str, str], given: Mapping[str, Tensor]
+) -> str:
     """The first difference, in words; "" if there is none."""
     for ours, key in theirs.items():
         if key not in given and not key.endswith("num_batches_tracked"):

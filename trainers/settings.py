@@ -25,6 +25,12 @@ class Settings(BaseModel):
     )
 
 
+def sections_of(settings: type[Settings]) -> dict[str, type[Settings]]:
+    """The options of a section that are sections themselves."""
+    kinds = {name: field.annotation for name, field in settings.model_fields.items()}
+    return {n: k for n, k in kinds.items() if isinstance(k, type) and issubclass(k, Settings)}
+
+
 def without_other_kinds(settings: type[Settings], section: Any, kind: Any) -> Any:
     """A section of a recipe without the options that its kind has, if `kind` is another one: they
     were chosen for that. `section`: the mapping as it was read, or whatever else was."""

@@ -70,8 +70,9 @@ class Trainer:
         self.means = Means()
         self.clock = Clock()
         self.batches: Iterator[Batch] | None = None
+        self.stagnates = recipe.schedule.kind == "plateau"
         self.loss = torch.zeros(())
-        """Total of the generators' phase in the last step, on this rank."""
+        """If so: the total of the generators' phase in the last step, on this rank."""
 
     def fit(self, resume: Checkpoint | None = None, config: str = "") -> bool:
         """Run; True when the schedule was finished, False when stopped before (and saved)."""
@@ -133,7 +134,7 @@ class Trainer:
         before, schedule = self.progress.images, self.recipe.schedule
         self.progress.step += 1
         self.progress.images += self.recipe.global_batch
-        if schedule.kind == "plateau":  # the same on all ranks, whose rates must not differ
+        if self.stagnates:  # the same on all ranks, whose rates must not differ
             loss = self.backend.mean(self.loss.double()).item()
             self.progress.plateau.add(loss, schedule, before, self.progress.images)
 
@@ -147,7 +148,7 @@ class Trainer:
                 with self.backend.accumulate(seat, last=i == len(micro_batches) - 1):
                     total, terms, out = seat.player(batch, carry)
                     self.backend.backward(seat, total / len(micro_batches))
-                if generates(self.gan, seat.phase):
+                if self.stagnates and generates(self.gan, seat.phase):
                     self.loss = total.detach() / len(micro_batches) + (self.loss if i else 0)
                 carry |= out
                 self.means.add(terms)

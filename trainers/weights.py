@@ -43,4 +43,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"is neither safetensors nor a state dict of torch: {error}") from error
     if not isinstance(given, dict):
         raise ValueError(f"holds a {type(given).__name__}, not a state dict")
+    for name, weight in given.items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
+            raise ValueError(f"holds {name!r}, which is no tensor with a name: not a state dict")
     return given

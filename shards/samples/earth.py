@@ -32,6 +32,7 @@ from PIL import Image
 
 from shards.records import DataError
 from shards.samples.rasters import LABEL_NAMES, NUM_LABELS, WIDTH, Maps, load_maps
+from shards.sealed import named
 
 __all__ = ["EARTH", "LABEL_NAMES", "NUM_LABELS", "Geometry", "Window", "build"]
 
@@ -146,8 +147,5 @@ def _save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.ascontiguousarray(pixels))
     options = {"compress_level": 1} if path.suffix == ".png" else {"quality": 95, "subsampling": 0}
-    try:
+    with named(path):
         image.save(path, **options)
-    except OSError as error:
-        error.filename = str(path)  # a full disk is told without a name
-        raise

@@ -52,7 +52,7 @@ def test_a_run_starts_from_a_folder_of_them_and_translates_as_they_do(folder: Pa
     status, output = organza(*command, f"--start_from={folder}/published", "--optim.lr=1e-30")
     assert status == 0, output
     assert f"Started from {folder}/published: D_A, D_B, G_A, G_B" in output, output
-    given = torch.load(folder / "published" / "latest_net_G_B.pth")
+    given = torch.load(folder / "published" / "latest_net_G_B.pth", weights_only=True)
     weights = [w for name, w in find(run).weights().items() if name.startswith("G_B.")]
     assert sum(w.sum() for w in weights) == pytest.approx(sum(w.sum() for w in given.values()))
     pictures = []
