@@ -17,7 +17,7 @@ import torch
 
 from cluster import slurm
 from tests.cluster.minislurm import MiniSlurm
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
 from tests.test_readme import QUEUED, commands
 from trainers.checkpoint import find
 
@@ -36,9 +36,7 @@ SHORT = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Packed data, and a run of two processes that nothing disturbed."""
     folder = tmp_path_factory.mktemp("cluster")
-    make_source(folder / "source")
-    status, output = organza("pack", folder / "source", folder / "shards", "--num_labels=8")
-    assert status == 0, output
+    make_shards(folder, "--num_labels=8")
     recipe = write_recipe(folder, folder / "shards", **SHORT)
     status, output = organza("train", recipe, f"--run_dir={folder}/calm", launch=2)
     assert status == 0, output

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -33,6 +34,14 @@ def make_source(folder: Path, count: int = 6, size: tuple[int, int] = (64, 32)) 
             Image.fromarray(label.astype(np.uint16) * 1000).save(folder / f"{split}_inst" / name)
             Image.fromarray(photo).save(folder / f"{split}_img" / name)
     return folder
+
+
+def make_shards(folder: Path, *options: str, **source: Any) -> Path:
+    """FOLDER/shards, packed from FOLDER/source, which is made as `source` says."""
+    make_source(folder / "source", **source)
+    status, output = organza("pack", folder / "source", folder / "shards", *options)
+    assert status == 0, output
+    return folder / "shards"
 
 
 def write_recipe(folder: Path, shards: Path, stage: str = "coarse", **changes: object) -> Path:

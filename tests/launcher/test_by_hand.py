@@ -10,15 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.test_preflight import free_pair
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("by-hand")
-    make_source(folder / "source", count=2)
-    status, output = organza("pack", folder / "source", folder / "shards")
-    assert status == 0, output
+    make_shards(folder, count=2)
     return write_recipe(folder, folder / "shards", schedule={"constant": 4, "decay": 0})
 
 

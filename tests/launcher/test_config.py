@@ -348,3 +348,20 @@ def test_the_originals_spellings_of_rates_and_schedules() -> None:
         assert (schedule.kind, schedule.step, schedule.gamma) == (kind, step, gamma)
     with pytest.raises(ConfigError, match="`optim.players.E`: gan=cyclegan has the players G, D"):
         config.load("cyclegan", {"optim.lr_E": "1"})
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"optim.lr_D": "1e-4", "optim.players.D.lr": "1e-3"},
+            "`optim.lr_D` and `optim.players.D.lr` are one option: keep one",
+        ),
+        ({"optim.players": "3"}, "`optim.players`"),
+        ({"optim.players.D": "3"}, "`optim.players.D`"),
+        ({"optim.momentum_D": "3"}, "`optim.momentum_D`"),
+    ],
+)
+def test_rates_that_cannot_be_meant(options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        config.load("cyclegan", options)

@@ -17,15 +17,13 @@ from launcher.findings import Finding
 from launcher.mounts import file_system
 from tests.cluster.minislurm import MiniSlurm
 from tests.gang import free_port
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("doctor")
-    make_source(folder / "source", count=2)
-    status, output = organza("pack", folder / "source", folder / "shards", "--num_labels=8")
-    assert status == 0, output
+    make_shards(folder, "--num_labels=8", count=2)
     return write_recipe(folder, folder / "shards")
 
 

@@ -19,7 +19,7 @@ from launcher import monitoring, submissions, submitting
 from launcher.config import ConfigError
 from tests.cluster.minislurm import MiniSlurm
 from tests.cluster.spaces import wait_for
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
 from trainers.checkpoint import find
 
 LAUNCHERS = ("rank", "torchrun", "accelerate")
@@ -48,9 +48,7 @@ WARNED = {
 def folder(slurm_cluster: MiniSlurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Packed shards, and room for runs."""
     folder = tmp_path_factory.mktemp("jobs")
-    make_source(folder / "source")
-    status, output = organza("pack", folder / "source", folder / "shards", "--num_labels=8")
-    assert status == 0, output
+    make_shards(folder, "--num_labels=8")
     yield folder
     for path in folder.glob("**/job.json"):
         job = json.loads(path.read_text())["job"]

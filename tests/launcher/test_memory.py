@@ -16,7 +16,7 @@ from launcher.config import Config, ConfigError, load
 from launcher.costs import step_costs
 from launcher.memory import FACTOR, FIXED, Work, fastest, held_by_backend, needed, report, resolve
 from tests import gang
-from tests.launcher.sample import make_source, organza, write_recipe
+from tests.launcher.sample import make_shards, write_recipe
 from trainers.checkpoint import find
 from trainers.errors import TrainingError
 from trainers.zero import BUCKET
@@ -26,8 +26,7 @@ from trainers.zero import BUCKET
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run with `memory: auto` on four packed samples of 64x32."""
     folder = tmp_path_factory.mktemp("auto")
-    make_source(folder / "source", count=4)
-    assert organza("pack", folder / "source", folder / "shards")[0] == 0
+    make_shards(folder, count=4)
     path = write_recipe(folder, folder / "shards", schedule={"constant": 4, "decay": 0})
     tree = yaml.safe_load(path.read_text())
     tree["model"] |= {"memory": "auto", "num_blocks": 2, "num_layers": 1, "num_scales": 1}

@@ -61,6 +61,7 @@ def test_the_names_are_those_of_a_resolved_recipe() -> None:
         ["doctor", "pix2pix", "--help"],
         ["plan", "pix2pix", "--help"],
         ["submit", "pix2pix", "--help"],
+        ["submit", "pix2pix", "--dry", "--sbatch.none", "--help"],
     ],
 )
 def test_help_after_a_recipe_shows_the_command_s_and_the_recipe_s_options(

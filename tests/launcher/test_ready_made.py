@@ -14,7 +14,7 @@ from accelerate.commands.config.config_args import ClusterConfig
 
 from cluster.sbatch import Job, job, render
 from tests.gang import free_port
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
 from trainers.checkpoint import find
 
 READY_MADE = ROOT / "cluster"
@@ -47,9 +47,7 @@ def test_accelerate_knows_every_key(name: str) -> None:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ready-made")
-    make_source(folder / "source", count=2)
-    status, output = organza("pack", folder / "source", folder / "shards", "--num_labels=8")
-    assert status == 0, output
+    make_shards(folder, "--num_labels=8", count=2)
     return folder / "shards"
 
 

@@ -15,7 +15,7 @@ import yaml
 from launcher import rundir
 from launcher.config import ConfigError, load
 from launcher.monitoring import status
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
 from trainers.checkpoint import find
 
 
@@ -23,8 +23,7 @@ from trainers.checkpoint import find
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """coarse.yaml, and its run of 24 images on two processes, which saved at 8, 16 and 24."""
     folder = tmp_path_factory.mktemp("runs")
-    make_source(folder / "source", count=3)
-    assert organza("pack", folder / "source", folder / "shards")[0] == 0
+    make_shards(folder, count=3)
     done, output = organza("train", write_recipe(folder, folder / "shards"), launch=2)
     assert done == 0, output
     return folder

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from nets.perceptual import Vgg
 from shards.index import open_shards
 from shards.order import FullOrder
-from tests.launcher.sample import make_source, organza, start, write_recipe
+from tests.launcher.sample import make_shards, make_source, organza, start, write_recipe
 from tests.shards.sources import flip_byte
 from trainers.checkpoint import find
 
@@ -325,8 +325,7 @@ def test_another_run_in_the_same_folder_is_refused(
 
 
 def test_other_samples_in_the_same_run_are_refused(runs: Path, tmp_path: Path) -> None:
-    make_source(tmp_path / "source", count=5)
-    assert organza("pack", tmp_path / "source", tmp_path / "shards")[0] == 0
+    make_shards(tmp_path, count=5)
     status, output = organza("train", runs / "coarse.yaml", f"--data.shards={tmp_path / 'shards'}")
     assert status == 2 and "holds other samples than the run" in output, output
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.sample import ROOT, environment, make_source, organza, start, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, organza, start, write_recipe
 from tests.launcher.test_runs import wait_for
 from trainers.checkpoint import find
 
@@ -31,11 +31,7 @@ sys.meta_path.insert(0, Slow())
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("signals")
-    make_source(folder / "source", count=4)
-    status, output = organza("pack", folder / "source", folder / "shards")
-    assert status == 0, output
-    return folder / "shards"
+    return make_shards(tmp_path_factory.mktemp("signals"), count=4)
 
 
 @pytest.fixture()
@@ -60,6 +56,31 @@ def test_a_warning_before_torch_is_there_is_answered_in_the_first_step(
     assert "Stopped by SIGUSR2, before the first step" in output, output
     status, output = organza("train", recipe)
     assert status == 0 and "Finished." in output, output
+
+
+def test_a_warning_while_memory_is_chosen_is_answered_in_the_first_step(
+    shards: Path, tmp_path: Path, importing: Path
+) -> None:
+    shim = importing.with_name("sitecustomize.py")
+    shim.write_text(SLOW_TORCH.replace('"torch"', '"launcher.memory"'))
+    process = start("train", write_recipe(tmp_path, shards), "--model.memory=auto")
+    wait_for(importing, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "memory: auto" in output, output
+    assert "Stopped by SIGTERM, before the first step" in output, output
+
+
+def test_a_warning_ends_a_command_that_has_nothing_to_save(importing: Path) -> None:
+    shim = importing.with_name("sitecustomize.py")
+    shim.write_text(SLOW_TORCH.replace('"torch"', '"fire"'))
+    for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
+        importing.unlink(missing_ok=True)
+        process = start("runs", importing.parent)
+        wait_for(importing, process)
+        process.send_signal(signum)
+        assert process.wait(timeout=60) == -signum
 
 
 def test_an_interrupt_before_torch_is_there_ends_without_a_traceback(

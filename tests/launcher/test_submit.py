@@ -14,7 +14,7 @@ import yaml
 from cluster.sbatch import Job
 from launcher import submissions, submitting, sweeps
 from launcher.config import Config, ConfigError
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
 
 SCRIPT = """\
 #!/bin/bash
@@ -68,9 +68,7 @@ def test_an_option_of_the_recipe_without_its_section_is_recognised(tmp_path: Pat
 
 
 def test_without_slurm_one_sentence_says_where_to_go(tmp_path: Path) -> None:
-    make_source(tmp_path / "source", count=1)
-    status, output = organza("pack", tmp_path / "source", tmp_path / "shards")
-    assert status == 0, output
+    make_shards(tmp_path, count=1)
     done = submit(write_recipe(tmp_path, tmp_path / "shards"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "sbatch is not on this machine: run this on a login node" in done.stderr

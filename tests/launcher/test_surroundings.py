@@ -3,12 +3,14 @@ long temporary paths, streams that are closed or know no more than ASCII, names 
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from launcher import endings
 from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
 
 FULL = "(dd if=/dev/zero of=$0/small/fill bs=1k 2>/dev/null; true)"
@@ -63,6 +65,14 @@ def test_a_disk_that_takes_nothing_is_named_with_a_remedy(
     assert status == 1 and "Traceback" not in output, output
     assert f"{folder}/{place}" in last, output
     assert "make room" in last or "choose a place that may be written" in last, output
+
+
+def test_an_error_that_is_no_disk_s_keeps_its_own_words() -> None:
+    assert endings.disk_words(TimeoutError("timed out")) == "timed out"
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+    assert "Standard output" not in endings.disk_words(refused)
+    full = endings.disk_words(OSError(errno.ENOSPC, "No space left on device"))
+    assert full.startswith("Standard output: No space left on device; make room")
 
 
 def test_a_disk_that_fills_up_in_training_is_told_without_a_traceback(folder: Path) -> None:
