@@ -50,8 +50,8 @@ earth:
 	python -m launcher pack earth $(EARTH)
 
 # Whole runs, on SLURM and of the demos, wait a lot: the other tests run beside them.
-LONG := tests/cluster tests/test_cluster.py tests/test_demo.py tests/launcher/test_jobs.py \
-        tests/launcher/test_doctor.py tests/test_readme.py
+LONG := tests/cluster tests/test_cluster.py tests/test_demo.py tests/launcher/slurm/test_jobs.py \
+        tests/launcher/doctor/test_doctor.py tests/test_readme.py
 
 test: .venv/ready
 	$(MAKE) --jobs=2 --output-sync=target test-long test-short

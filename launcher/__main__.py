@@ -4,7 +4,7 @@ deepspeed."""
 import sys
 
 from cluster import signals
-from launcher import standard_streams
+from launcher.commands import standard_streams
 
 WORKERS = {"train", "join"}
 """Commands that save before they leave when they are told to."""
@@ -15,7 +15,7 @@ def main() -> None:
     # put an option of theirs in front of the command.
     signals.hold()
     standard_streams.prepare()
-    from launcher import cli
+    from launcher.commands import cli
 
     if not WORKERS & set(sys.argv[1:3]):
         signals.release()

@@ -11,11 +11,15 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from nets.blocks import ConvBlock, ResidualBlock
-from nets.discriminators import MultiscaleDiscriminator, PatchDiscriminator, PixelDiscriminator
-from nets.encoders import Encoder
-from nets.generators import LocalEnhancer, ResnetGenerator
-from nets.unet import UnetGenerator
+from nets.discriminators.patch import (
+    MultiscaleDiscriminator,
+    PatchDiscriminator,
+    PixelDiscriminator,
+)
+from nets.generators.encoders import Encoder
+from nets.generators.pix2pixhd import LocalEnhancer, ResnetGenerator
+from nets.generators.unet import UnetGenerator
+from nets.layers.blocks import ConvBlock, ResidualBlock
 
 Named = Iterable[tuple[str, nn.Module]]
 

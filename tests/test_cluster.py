@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from cluster import slurm
+from cluster.slurm import queries
 from tests.cluster.minislurm import MiniSlurm
 from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
 from tests.test_readme import QUEUED, commands
-from trainers.checkpoint import find
+from trainers.checkpoints.checkpoint import find
 
 TOTAL = 1200
 """Images: about half a minute of training."""
@@ -65,7 +65,7 @@ class Job:
     def wait(self, what: Callable[[], object], name: str) -> None:
         deadline = time.monotonic() + WAIT_S
         while not what():
-            state = slurm.status(self.number)
+            state = queries.status(self.number)
             over = state is not None and state.over and state.state != "COMPLETED"
             assert time.monotonic() < deadline and not over, f"{name}: {state}\n{self.log()}"
             time.sleep(0.1)
@@ -74,7 +74,7 @@ class Job:
         self.wait(lambda: self.images() >= images, f"{images} images")
 
     def state(self) -> str:
-        found = slurm.status(self.number)
+        found = queries.status(self.number)
         return found.state if found else ""
 
     def images(self) -> int:
@@ -92,7 +92,7 @@ class Job:
 
     def finish(self, total: int = TOTAL) -> None:
         def completed() -> bool:
-            state = slurm.status(self.number)
+            state = queries.status(self.number)
             return state is None or state.state == "COMPLETED"
 
         self.wait(completed, "the end")

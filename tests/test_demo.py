@@ -11,7 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.launcher.sample import ROOT, environment
-from trainers.checkpoint import find
+from trainers.checkpoints.checkpoint import find
 
 TIMEOUT = 900
 RUNS = {

@@ -18,12 +18,12 @@ FORBIDDEN = {
     "trainers": {"launcher", "cluster", "shards"},
 }
 ONLY_IN = {
-    "accelerate": "trainers/backends.py",
-    "deepspeed": "trainers/zero.py",
-    "fire": "launcher/cli.py",
-    "fsspec": "shards/remote.py",
-    "aiohttp": "shards/remote.py",
-    "torch.utils.tensorboard": "trainers/board.py",
+    "accelerate": "trainers/backends/distributed.py",
+    "deepspeed": "trainers/backends/deepspeed_zero.py",
+    "fire": "launcher/commands/cli.py",
+    "fsspec": "shards/storage/remote.py",
+    "aiohttp": "shards/storage/remote.py",
+    "torch.utils.tensorboard": "trainers/board/board.py",
 }
 SOURCES = sorted(p for floor in HOUSE for p in (ROOT / floor).rglob("*.py"))
 

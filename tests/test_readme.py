@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -15,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tests.gang import free_port
+from tests.launcher.run.test_translators import fill
 from tests.launcher.sample import ROOT, environment, make_source
-from tests.launcher.test_translators import fill
 from tests.shards.foreign import street_tars
 
 README = (ROOT / "README.md").read_text()
@@ -141,7 +140,7 @@ def ask(url: str, seconds: float) -> str:
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
                 answer = response.read().decode()
-        except (OSError, socket.timeout):
+        except (TimeoutError, OSError):
             continue
     return answer
 

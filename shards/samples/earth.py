@@ -32,7 +32,7 @@ from PIL import Image
 
 from shards.records import DataError
 from shards.samples.rasters import LABEL_NAMES, NUM_LABELS, WIDTH, Maps, load_maps
-from shards.sealed import named
+from shards.storage.sealed import named
 
 __all__ = ["EARTH", "LABEL_NAMES", "NUM_LABELS", "Geometry", "Window", "build"]
 

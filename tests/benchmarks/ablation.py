@@ -25,13 +25,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from launcher import config as configuration
-from launcher.config import Config
-from launcher.tables import table
+from launcher.recipe import config as configuration
+from launcher.recipe.config import Config
+from launcher.text.tables import table
 from tests.benchmarks.race import Options, Row, Runner, Step, configured, parsed, race
 from tests.benchmarks.savings import BY_NAME, SAVINGS, Saving, Swaps
 from tests.benchmarks.step import Gradients, Recording, step_of
-from trainers.backends import Backend
+from trainers.backends.base import Backend
 
 SLIM = 8
 """Width of the networks whose numbers are compared."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.perceptual import NUM_CONVS
+from nets.losses.perceptual import NUM_CONVS
 from trainers.gan import Batch
 
 

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from shards.augment import Preprocess
-from shards.images import decode_sample
-from shards.reader import Reader
-from shards.sources import open_sources
-from shards.stream import PREFETCH, batches
+from shards.pixels.augment import Preprocess
+from shards.pixels.images import decode_sample
+from shards.read.sources import open_sources
+from shards.read.stream import PREFETCH, batches
+from shards.sets.reader import Reader
 
 Sample = dict[str, Any]
 FOLDERS = {"label": "train_label", "inst": "train_inst", "image": "train_img"}

@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-from launcher import config as configuration
-from launcher.config import Config
+from launcher.recipe import config as configuration
+from launcher.recipe.config import Config
 from tests.benchmarks.step import WARM_UP, device_name, even_ground, random_vgg, timed
-from trainers.backends import Backend
-from trainers.stats import peak_memory_gib
+from trainers.backends.base import Backend
+from trainers.board.stats import peak_memory_gib
 
 Row = dict[str, Any]
 Step = Callable[[], None]

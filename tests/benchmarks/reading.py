@@ -33,11 +33,11 @@ import torch
 from PIL import Image
 from zlib_ng import zlib_ng
 
-from launcher.tables import table
-from shards.pack import pack
+from launcher.text.tables import table
+from shards.pack.packing import pack
+from shards.read.stream import PREFETCH
 from shards.samples.earth import NUM_LABELS, Geometry, build
 from shards.samples.rasters import HEIGHT, WIDTH
-from shards.stream import PREFETCH
 from tests.benchmarks.loaders import FOLDERS, LOADERS, Loader, Ours, Sample, installed
 from tests.shards.sources import descendants
 

@@ -15,20 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from launcher.config import Config
-from nets import conditioning, losses, perceptual
-from nets.discriminators import PatchDiscriminator
-from nets.norms import InstanceNorm, Norm
-from nets.perceptual import SLICE_WEIGHTS, Vgg
-from nets.waist import Critic, Terms
+from launcher.recipe.config import Config
+from nets.discriminators.patch import PatchDiscriminator
+from nets.layers import conditioning
+from nets.layers.norms import InstanceNorm, Norm
+from nets.losses import losses, perceptual
+from nets.losses.perceptual import SLICE_WEIGHTS, Vgg
+from nets.memory.waist import Critic, Terms
 from tests.benchmarks import step
 from tests.benchmarks.race import has_vgg
-from trainers import trainer
+from trainers.engine import trainer
+from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Phase
 from trainers.gans import cyclegan, pix2pix, pix2pixhd
 from trainers.gans.pix2pixhd import Pix2PixHD
-from trainers.networks import Network
-from trainers.trainer import Trainer
+from trainers.parts.networks import Network
 
 MODULES = {"cyclegan": cyclegan, "pix2pix": pix2pix, "pix2pixhd": pix2pixhd}
 

@@ -36,11 +36,12 @@ import yaml
 from torch import Tensor
 
 from cluster.links import BUCKET, Hiding, Link, Update, ring_seconds, step_seconds
-from launcher import config as configuration
-from launcher.tables import table
+from launcher.recipe import config as configuration
+from launcher.text.tables import table
 from tests import gang
 from tests.benchmarks.step import WARM_UP, step_of, timed
-from trainers.backends import Replicated, Seat
+from trainers.backends.base import Seat
+from trainers.backends.distributed import Replicated
 
 SLIM = {
     "precision": "fp32",
@@ -75,8 +76,8 @@ class Watched(Replicated):
         self.backwards: list[Backward] = []
         """Of one phase after the other."""
 
-    def seat(self, *args: Any) -> Seat:
-        seat = super().seat(*args)
+    def seat(self, place: Place) -> Seat:
+        seat = super().seat(place)
         for parameter in seat.parameters.values():
             parameter.register_post_accumulate_grad_hook(self.gradient)
         return seat

@@ -25,20 +25,20 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from launcher import config as configuration
-from launcher.building import build, recipe_of
-from launcher.config import Config
-from launcher.spans import resolve
-from nets.perceptual import Vgg
-from nets.remat import PRESETS
+from launcher.recipe import config as configuration
+from launcher.recipe.building import build, recipe_of
+from launcher.recipe.config import Config
+from launcher.recipe.epochs import resolve
+from nets.losses.perceptual import Vgg
+from nets.memory.remat import PRESETS
 from shards.processes import keep_freed_memory
-from trainers.backends import Backend, Seat
-from trainers.checkpoint import Keep, Store
-from trainers.compilation import compile_parts
+from trainers.backends.base import Backend, Seat
+from trainers.board.stats import peak_memory_gib
+from trainers.checkpoints.checkpoint import Keep, Store
+from trainers.engine.compilation import compile_parts
+from trainers.engine.to_device import to_device
+from trainers.engine.trainer import Trainer
 from trainers.gan import Batch
-from trainers.stats import peak_memory_gib
-from trainers.trainer import Trainer
-from trainers.transfer import to_device
 
 WARM_UP = 2
 """Steps that are not timed."""

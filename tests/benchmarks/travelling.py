@@ -25,10 +25,10 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from launcher import config as configuration
+from launcher.recipe import config as configuration
 from tests import gang
 from tests.benchmarks.step import step_of, timed
-from trainers.backends import open_backend
+from trainers.backends.opening import open_backend
 
 WARM_UP = 3
 """Rounds that are not timed: DDP arranges its buckets anew in the second."""

@@ -20,15 +20,15 @@ from pathlib import Path
 
 import yaml
 
-from launcher import config as configuration
-from launcher.building import PRECISIONS
-from launcher.config import Config
-from launcher.tables import table
+from launcher.recipe import config as configuration
+from launcher.recipe.building import PRECISIONS
+from launcher.recipe.config import Config
+from launcher.text.tables import table
 from tests.benchmarks import baseline
 from tests.benchmarks.race import Options, Row, Runner, Step, configured, parsed, race
 from tests.benchmarks.step import made_up, step_of
-from trainers.backends import Backend
-from trainers.transfer import to_device
+from trainers.backends.base import Backend
+from trainers.engine.to_device import to_device
 
 
 def main(arguments: list[str]) -> None:

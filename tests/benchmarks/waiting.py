@@ -25,20 +25,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from launcher.tables import table
-from shards.augment import Preprocess
-from shards.sources import open_sources
-from shards.stream import batches
+from launcher.text.tables import table
+from shards.pixels.augment import Preprocess
+from shards.read.sources import open_sources
+from shards.read.stream import batches
 from tests import gang
 from tests.benchmarks.race import Row
 from tests.benchmarks.reading import make_material, parsed
-from trainers.backends import Backend, open_backend
-from trainers.board import Observer
-from trainers.checkpoint import Keep, Progress, Store
+from trainers.backends.base import Backend
+from trainers.backends.opening import open_backend
+from trainers.board.board import Observer
+from trainers.checkpoints.checkpoint import Keep, Progress, Store
+from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Batch, Phase, Terms
-from trainers.schedule import Schedule
 from trainers.recipe import Cadence, Recipe
-from trainers.trainer import Trainer
+from trainers.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster.sbatch import Job, job, render
+from cluster.slurm.sbatch import Job, job, render
 
 GOLDENS = Path(__file__).parent / "goldens"
 RUN = {"run_dir": "/scratch/runs/city", "work_dir": "/home/me/organza", "name": "city"}

@@ -17,7 +17,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from cluster.slurm import field
+from cluster.slurm.queries import field
 from tests.cluster.spaces import (
     Space,
     Tied,

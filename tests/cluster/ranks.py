@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from cluster import attempts, heartbeat
-from cluster.heartbeat import Heart
 from cluster.text_files import replace_text
+from cluster.watch import attempts, heartbeat
+from cluster.watch.heartbeat import Heart
 
 heartbeat.INTERVAL = 0.2
 STEP_S = 0.1

@@ -12,7 +12,6 @@ import pytest
 from cluster import signals
 from cluster.signals import STOP_FILE, StopRequest, reason
 
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from nets.discriminators import MultiscaleDiscriminator
-from nets.encoders import Encoder
-from nets.generators import ResnetGenerator, LocalEnhancer
+from nets.discriminators.patch import MultiscaleDiscriminator
+from nets.generators.encoders import Encoder
+from nets.generators.pix2pixhd import LocalEnhancer, ResnetGenerator
 from tests.nets.agreement import check_forward, check_sizes
 
 PAPER_SIZE: dict[str, Callable[[], nn.Module]] = {

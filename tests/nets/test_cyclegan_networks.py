@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nets.blocks import Upsampling
-from nets.discriminators import PatchDiscriminator, PixelDiscriminator
-from nets.generators import ResnetGenerator
-from nets.norms import Norm
+from nets.discriminators.patch import PatchDiscriminator, PixelDiscriminator
+from nets.generators.pix2pixhd import ResnetGenerator
+from nets.generators.unet import UnetGenerator
+from nets.layers.blocks import Upsampling
+from nets.layers.norms import Norm
 from nets.originals import original_keys
-from nets.unet import UnetGenerator
 from tests.nets.agreement import check_forward, check_sizes
 
 scores = itemgetter(-1)

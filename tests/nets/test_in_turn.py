@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nets.generators import ResnetGenerator
-from nets.waist import Part, Terms, in_turn, loss_scale, narrow_waist
+from nets.generators.pix2pixhd import ResnetGenerator
+from nets.memory.waist import Part, Terms, in_turn, loss_scale, narrow_waist
 from tests import gang
-from trainers.tracing import LiveMemory
+from trainers.engine.tracing import LiveMemory
 
 
 def build(dtype: torch.dtype = torch.float64, **options: object) -> nn.ModuleList:

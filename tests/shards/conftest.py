@@ -7,8 +7,8 @@ from types import FrameType
 
 import pytest
 
-from shards.index import ShardSet, open_shards
-from shards.pack import pack
+from shards.pack.packing import pack
+from shards.sets.shard_set import ShardSet, open_shards
 from tests.shards.sources import label_source, uneven_source
 
 

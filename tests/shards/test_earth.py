@@ -49,7 +49,7 @@ def test_train_and_test_share_no_column_and_stay_on_the_map() -> None:
     assert max(columns(windows["test"])) < (180 - 33) * 15 == min(columns(windows["train"]))
     assert min(columns(windows["test"])) >= 0 and max(columns(windows["train"])) < 5400
     for window in windows["train"] + windows["test"]:
-        assert 128 <= window.y and window.y + window.height <= 2250
+        assert window.y >= 128 and window.y + window.height <= 2250
 
 
 def test_labels_use_all_ids_and_instances_separate_sea_from_land(maps: Maps) -> None:

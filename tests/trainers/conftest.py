@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nets.perceptual import Vgg
+from nets.losses.perceptual import Vgg
 from tests.nets.rule import vgg_weights
 
 

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.backends import Backend, open_backend
-from trainers.checkpoint import Keep, Store, find
+from trainers.backends.base import Backend
+from trainers.backends.opening import open_backend
+from trainers.checkpoints.checkpoint import Keep, Store, find
 from trainers.ema import Ema
+from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Batch, Phase, Terms
-from trainers.schedule import Schedule
 from trainers.recipe import Cadence, Recipe
-from trainers.trainer import Trainer
+from trainers.schedule import Schedule
 
 FREEZE_UNTIL = 12
 

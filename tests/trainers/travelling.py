@@ -12,12 +12,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from tests.trainers import toy
-from trainers.backends import Seat
+from trainers.backends.base import Seat
+from trainers.engine.tracing import LiveMemory
+from trainers.engine.trainer import Trainer
 from trainers.gan import Batch, Phase, Terms
 from trainers.player import Player, only
-from trainers.tracing import LiveMemory
 from trainers.recipe import Cadence
-from trainers.trainer import Trainer
 
 OVERLAP: dict[str, Any] = {"overlap": True}
 BF16: dict[str, Any] = {"travels_as": torch.bfloat16}

@@ -20,12 +20,13 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nets import conditioning, losses
-from nets.init import init_normal
-from nets.waist import Terms, in_turn, narrow_waist
+from nets.layers import conditioning
+from nets.layers.init import init_normal
+from nets.losses import losses
+from nets.memory.waist import Terms, in_turn, narrow_waist
 from trainers.gan import GAN, Batch, Needs, Phase
-from trainers.image_pool import ImagePool
-from trainers.networks import Discriminator, Generator, fitted, run
+from trainers.parts.image_pool import ImagePool
+from trainers.parts.networks import Discriminator, Generator, fitted, run
 from trainers.settings import Settings
 
 

@@ -19,13 +19,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nets import conditioning, losses
-from nets.init import init_normal
-from nets.norms import Norm, untracked
-from nets.waist import Terms, narrow_waist
+from nets.layers import conditioning
+from nets.layers.init import init_normal
+from nets.layers.norms import Norm, untracked
+from nets.losses import losses
+from nets.memory.waist import Terms, narrow_waist
+from trainers.checkpoints.rng_state import drawing_from, random_state
 from trainers.gan import GAN, Batch, Needs, Phase
-from trainers.networks import Discriminator, Generator, at_test, fitted, run
-from trainers.randomness import drawing_from, random_state
+from trainers.parts.networks import Discriminator, Generator, at_test, fitted, run
 from trainers.settings import Settings
 
 

@@ -22,17 +22,18 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from nets import conditioning, losses, perceptual
-from nets.blocks import downsample
-from nets.discriminators import MultiscaleDiscriminator, PatchDiscriminator
-from nets.encoders import Encoder
-from nets.generators import LocalEnhancer, ResnetGenerator
-from nets.init import init_normal
-from nets.remat import PRESETS, Memory
-from nets.waist import Ahead, Critic, Terms, narrow_waist, unfrozen
+from nets.discriminators.patch import MultiscaleDiscriminator, PatchDiscriminator
+from nets.generators.encoders import Encoder
+from nets.generators.pix2pixhd import LocalEnhancer, ResnetGenerator
+from nets.layers import conditioning
+from nets.layers.blocks import downsample
+from nets.layers.init import init_normal
+from nets.losses import losses, perceptual
+from nets.memory.remat import PRESETS, Memory
+from nets.memory.waist import Ahead, Critic, Terms, narrow_waist, unfrozen
 from trainers.gan import GAN, Batch, Needs, Phase
-from trainers.settings import Settings, UserPath, Span
-from trainers.weights import read_weights, weights_matter
+from trainers.parts.pretrained import read_weights, weights_matter
+from trainers.settings import Settings, Span, UserPath
 
 
 class Config(Settings):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from trainers.gans.wgan_gp import Config, WganGp
 
 from tests.trainers import toy
-from tests.trainers.test_trainer import StopAfter, assert_same
-from trainers.backends import Backend
-from trainers.compilation import compile_parts
+from tests.trainers.engine.test_trainer import StopAfter, assert_same
+from trainers.backends.base import Backend
+from trainers.engine.compilation import compile_parts
 from trainers.gan import Batch
-from trainers.gans.wgan_gp import Config, WganGp
 from trainers.player import Player, only
 
 

@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nets import conditioning
-from nets.discriminators import PatchDiscriminator
-from nets.init import init_normal
+from nets.discriminators.patch import PatchDiscriminator
+from nets.layers import conditioning
+from nets.layers.init import init_normal
 from trainers.gan import GAN, Batch, Needs, Phase, Terms
 from trainers.settings import Settings
 

@@ -1,0 +1,283 @@
+"""The commands. Each returns a plan; it runs only after every flag has been understood."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import fire
+
+from launcher.commands.cluster_commands import ClusterCommands
+from launcher.commands.endings import last_words
+from launcher.commands.shard_commands import ShardCommands
+from launcher.recipe.arguments import (
+    Plan,
+    asks_for_help,
+    integers,
+    local_folder,
+    one_of,
+    prepared,
+    recipe_named,
+    text_path,
+)
+from launcher.recipe.config import Config, ConfigError
+
+
+class Commands(ShardCommands, ClusterCommands):
+    """Organza: GAN image-to-image training, from a folder of images to translated pictures.
+
+    Start with `pack`, then `show` a recipe, `train` it, and `translate` new maps. On a cluster,
+    `doctor` and `submit` take the place of `train`; `status` and `runs` tell how it goes.
+    """
+
+    def pack(
+        self,
+        source: str,
+        out: str,
+        layout: str = "auto",
+        split: str = "train",
+        num_labels: str = "",
+        shard_mib: str = "256",
+        workers: str = "0",
+        photos: str = "keep",
+        quality: str = "",
+        background: str = "",
+        ignore_label: str = "",
+        remap: str = "",
+        bad_files: str = "refuse",
+        links: str = "refuse",
+        replace: str = "no",
+    ) -> Plan:
+        """Pack a folder or list of images into tar shards, or build the sample data set `earth`.
+
+        Layouts, and the folders of SOURCE that each looks for:
+          labels        SPLIT_label/, SPLIT_inst/ (optional), SPLIT_img/; or Cityscapes' tree
+                        gtFine/SPLIT/ + leftImg8bit/SPLIT/; or annotations/SPLIT/ (ADE20K) or
+                        stuffthingmaps/SPLIT/ (COCO) + images/SPLIT/
+          pairs         SPLIT_A/ + SPLIT_B/, or A/SPLIT/ + B/SPLIT/, or A/ + B/; names match
+          unpaired      SPLITA/ + SPLITB/ (CycleGAN's trainA, trainB), or as pairs; any names
+          side-by-side  SPLIT/, or SOURCE itself: A is the left half of each file, B the right
+          classes       SPLIT/CLASS/, or CLASS/: one domain for each class
+        unpaired and classes make one set per domain: OUT/A, OUT/B or OUT/CLASS.
+        SPLIT=train finds training/ and train2017/ too, val validation/ and val2017/.
+
+        SOURCE may also be a list, .csv with a header or .jsonl, of files below its folder: columns
+        label, inst (optional) and image, or a and b, or ab, or image; optionally key and split.
+
+        Pictures are read as upright 8-bit RGB: grey, palettes, 16 bits, opaque alpha and what EXIF
+        turns are converted and counted; CMYK and files other than PNG, JPEG and WebP are refused.
+
+        Args:
+            source: folder or list of images; or the word `earth` for a sample of satellite images.
+            out: folder for the shards (for `earth`: for the images and the shards).
+            layout: one of these; auto tells labels, pairs and SPLITA/ + SPLITB/ by their folders.
+            split: train, test, val ...: which part of the source.
+            num_labels: refuse label ids that are not below this number.
+            ignore_label: the id of pixels without a label, stored as the last of num_labels (a
+                channel of its own); 255 by default, none to refuse it like any other.
+            remap: file of label ids to renumber before that, a CSV `old,new` or a JSON object;
+                ids that it does not list are refused.
+            background: white, black or #rrggbb, over which transparent pictures are composed;
+                without it they are refused.
+            shard_mib: about how large a shard becomes, in MiB (counted before --photos).
+            workers: processes; 0 for one per core.
+            photos: keep the files as they are, or store pictures of other formats as jpeg (4:4:4)
+                or webp; never label or instance maps.
+            quality: of jpeg or webp, 1 to 100; 95 by default.
+            bad_files: refuse, with a list of all that is wrong, or leave_out to pack the sound
+                samples alone; the others are counted, and listed in OUT/left-out.txt.
+            links: refuse those that lead out of SOURCE, or follow them, as to another disk.
+            replace: yes to pack other images into a finished OUT, or those of a damaged one again,
+                as a new generation that is read from then on; runs that began with the old one
+                go on with it.
+        """
+        from launcher.data import packing
+        from shards.source.source_files import links_followed
+
+        counts = integers(
+            "pack", num_labels=num_labels or "0", shard_mib=shard_mib, workers=workers
+        )
+        one_of("pack", "replace", replace, ("yes", "no"))
+        one_of("pack", "bad_files", bad_files, ("refuse", "leave_out"))
+        one_of("pack", "links", links, ("refuse", "follow"))
+        stored = packing.storing_of(
+            packing.photos_of(photos, quality), background, num_labels, ignore_label, remap
+        )
+        choices = {"replace": replace == "yes", "leave_out_bad": bad_files == "leave_out"}
+        target = local_folder("pack", "OUT", out)
+        folder = partial(packing.pack_folder, Path(source))
+        work = packing.pack_earth if source == "earth" else folder
+
+        def run() -> None:
+            with links_followed(links == "follow"):
+                work(target, layout, split, **counts, storing=stored, **choices)
+
+        return Plan(run)
+
+    def verify(self, shards: str) -> Plan:
+        """Read every byte of packed shards and check it against their manifests.
+
+        Args:
+            shards: folder made by `pack`, or its URL: a set, or several domains.
+        """
+        from launcher.data import packing
+
+        return Plan(lambda: packing.verify(shards))
+
+    def train(self, config: str, **overrides: str) -> Plan:
+        """Train a recipe; the same command again resumes the run. Worker entry of all launchers.
+
+        Args:
+            config: a YAML file, or the name of a recipe in launcher/configs.
+            overrides: any option of the recipe by its dotted name: --optim.lr=1e-4.
+        """
+        from launcher.slurm import joining
+
+        return Plan(lambda: joining.work(config, overrides))
+
+    def show(self, config: str, **overrides: str) -> Plan:
+        """Print the resolved configuration of a recipe, with its overrides, and stop.
+
+        Args:
+            config: a YAML file, or the name of a recipe in launcher/configs.
+            overrides: any option of the recipe by its dotted name: --optim.lr=1e-4.
+        """
+        return Plan(lambda: print(load(config, overrides).to_yaml(), end=""))
+
+    def options(self, config: str, json_schema: str = "no", **overrides: str) -> Plan:
+        """Print every option of a recipe, with its type, range, value and meaning.
+
+        Args:
+            config: a YAML file, or the name of a recipe in launcher/configs.
+            json_schema: print a JSON schema instead, by which editors complete and check recipes.
+            overrides: any option of the recipe by its dotted name: --model.generator.kind=unet.
+        """
+        from launcher.commands import option_docs
+
+        one_of("options", "json_schema", json_schema, ("yes", "no"))
+        show = option_docs.as_json_schema if json_schema == "yes" else option_docs.as_table
+        return Plan(lambda: print(show(load(config, overrides))))
+
+    def translate(
+        self,
+        checkpoint: str,
+        source: str,
+        out: str,
+        split: str = "test",
+        layout: str = "auto",
+        direction: str = "",
+        weights: str = "ema",
+        recipe: str = "",
+        background: str = "",
+        remap: str = "",
+        **overrides: str,
+    ) -> Plan:
+        """Turn a folder of label (and instance) maps or of pictures into PNG pictures.
+
+        Pictures are brought to size as in training, but whole; --data.preprocess.mode=none keeps
+        the size that they have.
+
+        Args:
+            checkpoint: a run folder (its newest checkpoint), one checkpoint, or the authors'
+                weights of pix2pix, CycleGAN or pix2pixHD (latest_net_G.pth, or their folder).
+            source: folder laid out as for `pack`, or itself the folder of maps or pictures.
+            out: folder for the pictures, named as their sources.
+            split: train, test, val ...: which part of the source.
+            layout: auto, or side-by-side when each file of the source holds both pictures.
+            direction: A2B or B2A, for a GAN that was trained on A and B; its own by default.
+            weights: ema (the moving average, if the run keeps one) or raw.
+            recipe: for the authors' weights: the recipe that builds their network.
+            background: as for `pack`: what transparent pictures are composed over.
+            remap: as for `pack`: file of label ids to renumber. Id 255 becomes the last label, as
+                there.
+            overrides: options of the run that shall differ, by dotted name:
+                --data.preprocess.mode=none, --model.test_dropout=false, --precision=bf16.
+        """
+        from launcher.run import translating
+
+        one_of("translate", "weights", weights, ("ema", "raw"))
+        learned = text_path("translate", checkpoint)
+        return Plan(
+            lambda: translating.translate(
+                learned,
+                Path(source),
+                Path(out),
+                recipe=recipe,
+                split=split,
+                layout=layout,
+                direction=direction,
+                ema=weights == "ema",
+                background=background,
+                remap=remap,
+                overrides=overrides,
+            )
+        )
+
+    def score(self, pictures: str, photos: str, sources: str = "", beat: str = "") -> Plan:
+        """Mean absolute error of translated pictures, beside that of the simplest answers.
+
+        These are the best constant colour (constant), the same pictures beside the next photo
+        (mismatch) and, with --sources, leaving the source as it is (identity). Exits with 1 when
+        the pictures are no better than one of those in `beat`.
+
+        Args:
+            pictures: folder made by `translate`.
+            photos: folder of the real photos, with the same file names.
+            sources: folder of the pictures that were translated, with the same file names.
+            beat: names with commas between; all that are there by default.
+        """
+        from launcher.data import scoring
+
+        answers = {"constant": scoring.CONSTANT, "mismatch": scoring.MISMATCH}
+        answers |= {"identity": scoring.IDENTITY} if sources else {}
+        names = beat.split(",") if beat else list(answers)
+        if "identity" in names and not sources:
+            raise ConfigError("score: --beat=identity needs --sources, the pictures translated.")
+        for name in names:
+            one_of("score", "beat", name, tuple(answers))
+        given = Path(sources) if sources else None
+        wanted = tuple(answers[name] for name in names)
+        return Plan(lambda: scoring.score(Path(pictures), Path(photos), given, wanted))
+
+
+def main() -> None:
+    """Parse everything, then run."""
+    with last_words():
+        if asks_for_help(sys.argv[1:]):
+            give_help(sys.argv[1:])
+            return
+        plan = fire.Fire(Commands(), prepared(sys.argv[1:]), name="organza", serialize=silent)
+        if isinstance(plan, Plan):
+            status = plan._run() or 0
+            sys.stdout.flush()
+            sys.exit(status)
+
+
+def give_help(arguments: list[str]) -> None:
+    """What the command takes, and what its recipe does, if one is named."""
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    try:
+        fire.Fire(Commands(), [*words[:1], "--", "--help"], name="organza")
+    except fire.core.FireExit as told:
+        if told.code:  # no such command
+            raise
+    found = recipe_named(words)
+    if found is not None:
+        from launcher.commands import option_docs
+
+        flags = [argument[2:].partition("=") for argument in arguments if "=" in argument]
+        config = load(found, {name: value for name, _, value in flags if "." in name})
+        print(f"\n{option_docs.as_help(config, words[1])}")
+
+
+def silent(result: object) -> object:
+    """Keep fire from printing a plan; help texts pass."""
+    return None if isinstance(result, Plan) else result
+
+
+def load(config: str, overrides: dict[str, str]) -> Config:
+    """The resolved configuration of a recipe."""
+    from launcher.recipe import config as configuration
+
+    return configuration.load(config, overrides)

@@ -1,0 +1,118 @@
+"""What one training step of a recipe costs: memory, arithmetic and traffic, without a GPU.
+
+The step is the real one, Trainer and all, on fake tensors (trainers/engine/tracing.py).
+"""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import dataclass, replace
+
+import torch
+
+from launcher.recipe import epochs
+from launcher.recipe.building import build, recipe_of
+from launcher.recipe.config import Config
+from nets.layers.norms import unsynced
+from trainers.backends.base import Past
+from trainers.checkpoints.checkpoint import Keep, Store
+from trainers.ema import Ema
+from trainers.engine.tracing import Kernels, LiveMemory, Part, TracedBackend, fake_gpu
+from trainers.engine.trainer import Trainer
+from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.player import phase_parameters
+from trainers.schedule import Schedule
+
+LATE = 10**15
+"""Images after which no phase is held back any more (fix_global): the larger step."""
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """One training step of one rank: rank 0, which also keeps the moving average."""
+
+    peak_bytes: int
+    """Live tensors at the highest point: states, gradients, activations, batches."""
+    parts: tuple[Part, ...]
+    """In the order in which they run."""
+    num_trained: dict[str, int]
+    """Parameters by phase."""
+
+
+def step_costs(
+    config: Config, num_images: int, size: tuple[int, int], num_micro: int = 1
+) -> StepCosts:
+    """The costs of a step on `num_micro` micro-batches of `num_images`; size: (height, width).
+
+    Traced on fake tensors in a second or two: nothing is computed, no file of weights is read.
+    Every phase runs, with all that it will ever train, on moments that exist already."""
+    gc.freeze()  # the trainer collects garbage, and what is here already is slow to go through
+    try:
+        with fake_gpu() as memory:
+            return traced(config, num_images, size, memory, num_micro)
+    finally:
+        gc.unfreeze()
+
+
+def traced(
+    config: Config,
+    num_images: int,
+    size: tuple[int, int],
+    memory: LiveMemory,
+    num_micro: int = 1,
+    images: int = LATE,
+) -> StepCosts:
+    """One step of a run that has seen `images` images, on whatever tensors are made here."""
+    config = epochs.resolve(config, num_samples=10**6)  # a number is asked for; it costs nothing
+    share = num_images * num_micro
+    numbers = {"num_micro": num_micro, "schedule": Schedule(constant=images, decay=0)}
+    recipe = replace(recipe_of(config, 1), global_batch=share, **numbers)
+    kernels = Kernels()
+    backend = TracedBackend(kernels)
+    gan = build(config)
+    store = Store(config.run_dir, backend, Keep(1, 0), {})
+    ema = Ema(gan, config.ema.halflife) if config.ema.halflife else None
+    trainer = Trainer(gan, recipe, backend, store, lambda position: iter(()), ema)
+    trainer.progress.images = images
+    trainer.seat_phases({phase.name: stepped(gan, phase) for phase in gan.phases(images)})
+    micro_batches = [raw_batch(config.model.needs, num_images, size) for _ in range(num_micro)]
+    memory.peak = memory.live
+    with kernels, unsynced(gan):  # this process alone runs the step
+        trainer.step(micro_batches)
+    trained = {
+        seat.phase.name: sum(parameter.numel() for parameter in seat.parameters.values())
+        for seat in trainer.seats
+    }
+    return StepCosts(memory.peak + yet_to_gather(gan), kernels.parts(), trained)
+
+
+def stepped(gan: GAN, phase: Phase) -> Past:
+    """Moments as they are after the first step."""
+    return Past({
+        name: {
+            "step": torch.ones(()),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+        for name, parameter in phase_parameters(gan, phase).items()
+    })
+
+
+def yet_to_gather(gan: GAN) -> int:
+    """Bytes of the images that will have been gathered later than after one step."""
+    gathered = [tensor for tensor in gan.own_state().values() if tensor.dim() == 4]
+    missing = gan.num_gathered - sum(len(images) for images in gathered)
+    return missing * gathered[0][:1].nbytes if gathered else 0
+
+
+def raw_batch(needs: Needs, num_images: int, size: tuple[int, int]) -> Batch:
+    """Zeros in the shapes and dtypes in which the stream gives a batch; size: (height, width)."""
+
+    def member(channels: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.zeros(num_images, channels, *size, dtype=dtype)
+
+    if needs.layout == "labels":
+        batch = {"label": member(1, torch.uint8), "image": member(3, torch.uint8)}
+        return batch | ({"inst": member(1, torch.int32)} if needs.inst else {})
+    names = ("image",) if needs.layout == "images" else ("a", "b")
+    return {name: member(3, torch.uint8) for name in names}

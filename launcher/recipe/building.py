@@ -1,0 +1,106 @@
+"""Configuration -> what is trained: the networks, and the numbers of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from launcher.recipe import memory_presets, optim_options
+from launcher.recipe.config import Config, ConfigError, gan_module
+from trainers.gan import GAN
+from trainers.parts.pretrained import shapes_alone
+from trainers.recipe import Cadence, Recipe
+from trainers.schedule import Schedule
+
+MOST_PARAMETERS = 2 * 10**9
+"""Ten times the largest network of the papers."""
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build(config: Config, training: bool = True) -> GAN:
+    """The GAN's networks at their seeded initialisation, equal on all ranks."""
+    torch.manual_seed(config.seed)
+    model = memory_presets.settled(config.model)
+    return gan_module(config.gan, "config").Model(model, training=training)
+
+
+def check_networks(config: Config) -> None:
+    """Refuse networks that nobody means, before they are built."""
+    with torch.device("meta"), shapes_alone():
+        gan = build(config)
+    number = sum(parameter.numel() for parameter in gan.nets.parameters())
+    if number > MOST_PARAMETERS:
+        sizes = {name: sum(p.numel() for p in net.parameters()) for name, net in gan.nets.items()}
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ConfigError(
+            f"The networks have {number / 1e9:.1f} thousand million parameters, {largest} alone "
+            f"{sizes[largest] / 1e9:.1f}: {number * 16 / 2**30:.0f} GiB with gradients and "
+            "moments. Widths double with each halving: lower num_downsamples, ngf or ndf below "
+            "`model`."
+        )
+
+
+def recipe_of(config: Config, world: int) -> Recipe:
+    """The loop's numbers; refuses batches that the processes cannot share evenly."""
+    share, rest = divmod(config.batch.total, world)
+    if rest or share == 0:
+        raise ConfigError(
+            f"batch.total={config.batch.total} cannot be shared by {world} processes: choose a "
+            f"multiple (--batch.total={world}), or another number of processes."
+        )
+    micro = config.batch.micro or share
+    if share % micro:
+        raise ConfigError(
+            f"batch.micro={micro} does not divide the {share} images of each process "
+            f"(batch.total={config.batch.total} on {world} processes)."
+        )
+    if config.batch.total % config.data.order.streams:
+        raise ConfigError(
+            f"data.order.streams={config.data.order.streams} does not divide "
+            f"batch.total={config.batch.total}: choose a divisor, best a multiple of the number "
+            "of nodes."
+        )
+    optim, cadence = config.optim, config.cadence
+    return Recipe(
+        global_batch=config.batch.total,
+        num_micro=share // micro,
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        eps=optim.eps,
+        clip=optim.clip,
+        precision=PRECISIONS[config.precision],
+        schedule=schedule_of(config.schedule),
+        cadence=Cadence(cadence.log, cadence.pictures, cadence.save),
+        reset_moments=optim.reset_moments,
+        players={name: dict(own_numbers(optim, own)) for name, own in optim.players.items()},
+    )
+
+
+def own_numbers(
+    optim: optim_options.Optim, own: optim_options.PlayerOptim
+) -> Iterator[tuple[str, Any]]:
+    """What differs for one player, as `Recipe` names it."""
+    if own.lr is not None:
+        yield "lr", own.lr
+    betas = [(own.beta1, optim.beta1), (own.beta2, optim.beta2)]
+    yield "betas", tuple(usual if given is None else given for given, usual in betas)
+
+
+def schedule_of(section: optim_options.Schedule) -> Schedule:
+    usual = {"plateau": 0.2}.get(section.kind, 0.1)
+    return Schedule(
+        section.constant,
+        section.decay,
+        section.kind,
+        section.step,
+        usual if section.gamma is None else section.gamma,
+        section.patience,
+        section.threshold,
+    )
+
+
+def micro_batch_of(recipe: Recipe, world: int) -> int:
+    """Images that a rank handles at a time."""
+    return recipe.global_batch // world // recipe.num_micro

@@ -1,0 +1,51 @@
+"""Whether the pictures of a data set suit the networks, in size and kind, before any is read."""
+
+from __future__ import annotations
+
+from launcher.recipe.config import Config, ConfigError
+from shards.pixels.augment import Preprocess
+from shards.read.sources import Source
+from trainers.gan import Needs
+
+
+def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:
+    """What the manifests tell about the whole data, before the first sample is read."""
+    needs, preprocess = config.model.needs, preprocess_of(config)
+    for shards in (source.shard_set for source in sources):
+        layout = "images" if needs.layout == "unpaired" else needs.layout
+        shards.require(layout, num_labels=needs.num_labels, inst=needs.inst)
+        check_least(shards.require_sizes(preprocess, micro_batch), needs, shards.store)
+        for width, height, _ in shards.sizes:
+            check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)
+
+
+def check_least(size: tuple[int, int], needs: Needs, where: object) -> None:
+    """Refuse pictures that a network would halve to nothing."""
+    if min(size) < needs.min_side:
+        raise ConfigError(
+            f"{where} has images of {size[0]}x{size[1]} after data.preprocess, but these "
+            f"networks need sides of {needs.min_side} pixels or more: use larger images, or "
+            "networks that halve them less often (model.*num_downsamples, "
+            "model.*num_layers, model.num_enhancers)."
+        )
+
+
+def check_multiple(size: tuple[int, int], multiple: int, where: object) -> None:
+    """Refuse sides that a network cannot halve as often as it does."""
+    if not fits(*size, multiple):
+        width, height = (max(1, round(side / multiple)) * multiple for side in size)
+        raise ConfigError(
+            f"{where} has images of {size[0]}x{size[1]} after data.preprocess, but this generator "
+            f"takes sides that are multiples of {multiple}, {width}x{height} for example: choose "
+            "such a data.preprocess.crop_size or load_size, fewer "
+            "model.generator.num_downsamples, or model.generator.pad=true."
+        )
+
+
+def fits(width: int, height: int, multiple: int) -> bool:
+    """Whether both sides are multiples."""
+    return width % multiple == 0 and height % multiple == 0
+
+
+def preprocess_of(config: Config) -> Preprocess:
+    return Preprocess(**config.data.preprocess.model_dump())

@@ -1,0 +1,147 @@
+"""Normalisation of feature maps: by sample, by batch, or by the batch of all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nets.layers import precise
+
+Norm = Literal["instance", "batch", "sync-batch", "none"]
+
+
+def per_sample(norm: Norm) -> bool:
+    """Whether the samples of a batch do not influence each other: several passes may be one."""
+    return norm in ("instance", "none")
+
+
+def conv_bias(norm: Norm) -> bool:
+    """Whether a convolution before `norm` has a bias; batch norms bring their own."""
+    return per_sample(norm)
+
+
+def build_norm(norm: Norm, channels: int) -> nn.Module:
+    """[N, channels, H, W] -> the same; both batch norms have the same state-dict keys."""
+    if norm == "batch":
+        return BatchNorm(channels)
+    if norm == "sync-batch":
+        return SyncBatchNorm(channels)
+    return InstanceNorm() if norm == "instance" else nn.Identity()
+
+
+class InstanceNorm(nn.Module):
+    """Instance norm without affine or running statistics, then `activation` (may be in place).
+
+    `F.instance_norm` ends in a view, and an in-place activation on a view copies the whole tensor
+    again in backward; it also leaves channels_last. Batch norm over one sample is the same
+    function and does neither.
+    """
+
+    eps = 1e-5
+
+    def forward(self, x: Tensor, activation: nn.Module | None = None) -> Tensor:
+        x = self._normalised(x)
+        return x if activation is None else activation(x)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        if precise.needed(x):
+            return precise.normalise(x, self.eps, by_sample=True)[0]
+        samples = [F.batch_norm(s, None, None, training=True, eps=self.eps) for s in x.split(1)]
+        return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batch of this process, as torch's but for the precision of its sums."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and precise.needed(x)):
+            return super().forward(x)
+        out, mean, variance = precise.normalise(x, self.eps, False, self.weight, self.bias)
+        if self.track_running_stats:
+            count = x[:, 0].numel()
+            self._track(mean[0], variance[0] * count / (count - 1))
+        return out
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+
+
+class SyncBatchNorm(BatchNorm):
+    """Batch norm over the batch of all processes; without a process group, and in eval mode, plain.
+
+    torch's own on GPUs, which share this module's state. It refuses the CPU, and DDP refuses every
+    model on the CPU that contains one; there the same comes from differentiable sums.
+    """
+
+    synced = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.synced and self.training and dist.is_initialized()):
+            return super().forward(x)
+        return self._by_sums(x) if x.device.type == "cpu" else self._by_torch(x)
+
+    def _by_torch(self, x: Tensor) -> Tensor:
+        return nn.SyncBatchNorm.convert_sync_batchnorm(self)(x)
+
+    def _by_sums(self, x: Tensor) -> Tensor:
+        # Sums over whole pictures are taken in float64: float32 would lose digits of the mean.
+        kind = torch.promote_types(x.dtype, torch.float32)
+        sums = x.sum((0, 2, 3), dtype=torch.float64)
+        sums = torch.cat([sums, sums.new_tensor([x[:, 0].numel()])])
+        sums, count = _SumOverProcesses.apply(sums).tensor_split([self.num_features])
+        count = count.detach()
+        mean = sums / count
+        centred = x.to(kind) - mean.to(kind)[:, None, None]
+        squares = centred.square().sum((0, 2, 3), dtype=torch.float64)
+        variance = _SumOverProcesses.apply(squares) / count
+        if self.track_running_stats:
+            self._track(mean.detach(), variance.detach() * count / (count - 1))
+        scale = (self.weight * (variance + self.eps).rsqrt()).to(kind)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over the default process group. Every process uses it, so gradients are summed too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _SumOverProcesses.apply(grad.contiguous())
+
+
+def untracked(module: nn.Module) -> AbstractContextManager[None]:
+    """Inside, batch norms of `module` in training mode leave their running statistics alone.
+
+    They still normalise by the batch: for a pass over a batch that was or will be counted."""
+    return _with(module, nn.BatchNorm2d, "track_running_stats", False)
+
+
+def unsynced(module: nn.Module) -> AbstractContextManager[None]:
+    """Inside, sync-batch norms of `module` are plain ones: for what one process does alone."""
+    return _with(module, SyncBatchNorm, "synced", False)
+
+
+@contextmanager
+def _with(module: nn.Module, kind: type, attribute: str, value: bool) -> Iterator[None]:
+    layers = [layer for layer in module.modules() if isinstance(layer, kind)]
+    before = [getattr(layer, attribute) for layer in layers]
+    for layer in layers:
+        setattr(layer, attribute, value)
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before):
+            setattr(layer, attribute, value)

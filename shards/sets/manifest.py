@@ -1,0 +1,146 @@
+"""manifest.json: what a packed set is. It is written last, so where it exists the set is whole."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from shards.pixels.census import LabelUse
+from shards.pixels.storing import Storing
+from shards.records import DataError, fits
+from shards.storage.sealed import read_sealed, seal
+from shards.storage.store import Store
+
+MANIFEST_FILE = "manifest.json"
+INDEX_FILE = "index.json"
+FORMAT = "organza-shards"
+VERSION = 2
+_SHARD_NAME = re.compile(r"\w[\w.+-]*\.tar")
+
+
+def shard_name(number: int) -> str:
+    """What `pack` calls the n-th shard."""
+    return f"{number:06d}.tar"
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One tar of a set."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Totals of a packed set. Sizes are (width, height)."""
+
+    layout: str
+    members: tuple[str, ...]
+    num_samples: int
+    shards: tuple[ShardFile, ...]
+    index_sha256: str
+    sizes: tuple[tuple[int, int, int], ...]
+    """The commonest sizes: (width, height, images)."""
+    min_size: tuple[int, int]
+    max_size: tuple[int, int]
+    conversions: dict[str, dict[str, int]]
+    """By member: what its pictures were before they became 8-bit RGB, and how many."""
+    label_ids: dict[int, LabelUse]
+    notes: dict[str, dict[str, int]]
+    """By member: what was done to its files or should be known of them, and to how many."""
+    storing: dict[str, Any]
+    """What was stored anew, as Storing.to_json() gives it; empty for files as in the source."""
+    left_out: tuple[str, ...]
+    """Keys of samples of the source that were not packed, since something is wrong with them."""
+    fingerprint: str
+    """sha256 of all of the above: equal for equal sets."""
+
+
+def to_bytes(
+    layout: str,
+    members: tuple[str, ...],
+    shards: list[ShardFile],
+    index_sha256: str,
+    census: dict[str, Any],
+    storing: Storing = Storing(),
+    left_out: tuple[str, ...] = (),
+) -> bytes:
+    """The text of a manifest; `census` as Census.to_json gives it."""
+    content = {
+        "layout": layout,
+        "members": list(members),
+        "num_samples": sum(shard.num_samples for shard in shards),
+        "shards": [
+            {
+                "file": shard.name,
+                "samples": shard.num_samples,
+                "bytes": shard.num_bytes,
+                "sha256": shard.sha256,
+            }
+            for shard in shards
+        ],
+        "index_sha256": index_sha256,
+        **storing.to_json(),
+        **({"left_out": list(left_out)} if left_out else {}),
+        **census,
+    }
+    return seal(content, FORMAT, VERSION)
+
+
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of a set; DataError if it is missing, altered or foreign."""
+    content = read_sealed(store, MANIFEST_FILE, FORMAT, VERSION)
+    file = store.where(MANIFEST_FILE)
+    try:
+        manifest = _manifest(content)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{file} is no manifest of this format ({error!r}): pack anew") from error
+    for shard in manifest.shards:
+        check_shard_name(shard.name, file)  # a name is not yet a path
+    return manifest
+
+
+def check_shard_name(name: str, where: str) -> None:
+    """Raise DataError unless a shard may be called so; `where` says who does."""
+    if not _SHARD_NAME.fullmatch(name):
+        raise DataError(
+            f"{where}: {name!r} cannot be a shard: its name must end in .tar and otherwise hold "
+            f"letters, digits, dots, plus, minus or underscores; rename it"
+        )
+
+
+def _manifest(content: dict[str, Any]) -> Manifest:
+    if not fits(content["members"], content["layout"]):
+        raise ValueError(content["members"])
+    return Manifest(
+        layout=content["layout"],
+        members=tuple(content["members"]),
+        num_samples=int(content["num_samples"]),
+        shards=tuple(
+            ShardFile(
+                str(shard["file"]), int(shard["samples"]), int(shard["bytes"]), shard["sha256"]
+            )
+            for shard in content["shards"]
+        ),
+        index_sha256=content["index_sha256"],
+        sizes=tuple((int(width), int(height), int(n)) for width, height, n in content["sizes"]),
+        min_size=_size(*content["min_size"]),
+        max_size=_size(*content["max_size"]),
+        conversions=content.get("conversions", {}),
+        label_ids={
+            int(label_id): LabelUse(use["pixels"], use["first_key"])
+            for label_id, use in content["label_ids"].items()
+        },
+        notes=content.get("notes", {}),
+        storing={name: content[name] for name in Storing.__dataclass_fields__ if name in content},
+        left_out=tuple(content.get("left_out", ())),
+        fingerprint=content["fingerprint"],
+    )
+
+
+def _size(width: int, height: int) -> tuple[int, int]:
+    return int(width), int(height)

@@ -1,0 +1,71 @@
+"""What the wiring refuses before anything is trained, and what it says at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from launcher.recipe.building import recipe_of
+from launcher.recipe.config import Config, ConfigError, load
+from launcher.recipe.errors import memory_errors
+from launcher.run import run_folder, training
+from shards.read.draws import Substitution
+from trainers.checkpoints.checkpoint import Checkpoint
+from trainers.errors import TrainingError
+
+
+def test_a_gpu_that_is_too_small_is_told_with_the_remedy() -> None:
+    with pytest.raises(TrainingError, match=r"does not suffice \(no 2 GiB left\): buy more"):
+        with memory_errors("buy more"):
+            raise torch.OutOfMemoryError("no 2 GiB left\nand much more text")
+
+
+def windowed(folder: Path, **changes: object) -> Config:
+    options = {
+        "run_dir": folder,
+        "data.shards": "nowhere",
+        "model.lambda_vgg": 0,
+        "schedule.constant": 10,
+        "schedule.decay": 0,
+        "batch.total": 12,
+        "data.order.shuffle": "windowed",
+        "data.order.streams": 4,
+    } | changes
+    return load("pix2pixhd-coarse", {name: str(value) for name, value in options.items()})
+
+
+def test_streams_must_divide_the_global_batch(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data.order.streams=5 does not divide batch.total=12"):
+        recipe_of(windowed(tmp_path, **{"data.order.streams": 5}), world=2)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("shuffle", "full", "data.order.shuffle was 'windowed' in .* and is 'full' now: keep it"),
+        ("window", "8", "data.order.window was 16 in .* and is 8 now: keep it"),
+        ("streams", "2", "data.order.streams was 4 in .* and is 2 now: keep it"),
+    ],
+)
+def test_a_run_keeps_its_order(tmp_path: Path, option: str, value: str, message: str) -> None:
+    before = windowed(tmp_path)
+    state = {"config": before.model_dump(mode="json"), "data": "abc"}
+    run_folder.check_same_run(
+        windowed(tmp_path, **{"data.substitutes": 3}), "abc", Checkpoint(tmp_path, state)
+    )
+    changes = {"data.order.streams": 1} if value == "full" else {}
+    after = windowed(tmp_path, **changes, **{f"data.order.{option}": value})
+    with pytest.raises(ConfigError, match=message):
+        run_folder.check_same_run(after, "abc", Checkpoint(tmp_path, state))
+
+
+def test_what_is_replaced_again_after_a_resume_counts_once(tmp_path: Path) -> None:
+    assert run_folder.num_substituted(tmp_path) == 0
+    first = Substitution(7, 0, 3, "000.tar: é.png was cut", "k")
+    for rank, found in [(0, first), (1, Substitution(8, 1, 3, "bad", "k")), (2, first)]:
+        run_folder.write_substitution(tmp_path, rank, found)
+    assert run_folder.num_substituted(tmp_path) == 2
+    words = training.closing_words(windowed(tmp_path), "", 24)
+    assert f"Damaged samples were replaced 2 times: {tmp_path}/substituted." in words

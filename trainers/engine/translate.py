@@ -1,0 +1,40 @@
+"""A trained generator over a folder of conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from nets.layers.conditioning import denormalise
+from trainers.engine.to_device import to_device
+from trainers.gan import GAN, Batch
+
+
+class Sized(Protocol):
+    """(key, raw batch of one) pairs whose number is known."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[str, Batch]]: ...
+
+
+@torch.no_grad()
+def translate_all(
+    gan: GAN,
+    conditions: Sized,
+    write: Callable[[str, Tensor], None],
+    precision: torch.dtype | None,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Call write(key, picture) for every condition; picture: uint8 [3, H, W]."""
+    gan.eval()
+    device = next(gan.parameters()).device
+    for done, (key, raw) in enumerate(conditions):
+        progress(done, len(conditions))
+        with torch.autocast(device.type, precision, enabled=precision is not None):
+            image = gan.translate(gan.prepare(to_device(raw, device)))
+        write(key, denormalise(image)[0])
+    progress(len(conditions), len(conditions))
