@@ -1,7 +1,7 @@
 """What a GAN is to the engine: networks, losses and the phases of one update. One paper, one file.
 
-A new GAN is a file trainers/gans/NAME.py with a `Config(Settings)`, which has a `needs` property
-(`Needs`), and a `Model(GAN)` made from it. Data, precision, ranks, checkpoints and board come
+A new GAN is a file trainers/gans/NAME.py with a `Config(GANSettings)`, which says what it `needs`,
+and a `Model(GAN)` made from it. Data, precision, ranks, checkpoints and board come
 from the engine.
 """
 
@@ -15,30 +15,6 @@ from torch import Tensor, nn
 
 Batch = dict[str, Any]
 Terms = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a GAN's configuration asks of a data set; checked before training."""
-
-    layout: str
-    """What a sample must hold: "labels", "pairs", "unpaired" (a and b drawn independently) or
-    "images"."""
-    min_side: int = 1
-    """Pixels that the shorter side of a picture must have in training."""
-    min_side_translated: int = 1
-    """The same in translation, where fewer networks take part."""
-    multiple: int = 1
-    """Both sides must be multiples of this."""
-    num_labels: int | None = None
-    """Label ids must be smaller than this."""
-    inst: bool = False
-    """Whether instance maps are used."""
-    photos: bool = False
-    """Whether translation looks at the real picture where there is one."""
-    directions: tuple[str, ...] = ("A2B",)
-    """Ways of translation, the usual one first: A2B (from the first member of the layout) and
-    B2A (from "b"); empty for a GAN that translates nothing."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -25,6 +26,44 @@ class Settings(BaseModel):
     )
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a GAN's configuration asks of a data set; checked before training."""
+
+    layout: str
+    """What a sample must hold: "labels", "pairs", "unpaired" (a and b drawn independently) or
+    "images"."""
+    min_side: int = 1
+    """Pixels that the shorter side of a picture must have in training."""
+    min_side_translated: int = 1
+    """The same in translation, where fewer networks take part."""
+    multiple: int = 1
+    """Both sides must be multiples of this."""
+    num_labels: int | None = None
+    """Label ids must be smaller than this."""
+    inst: bool = False
+    """Whether instance maps are used."""
+    photos: bool = False
+    """Whether translation looks at the real picture where there is one."""
+    directions: tuple[str, ...] = ("A2B",)
+    """Ways of translation, the usual one first: A2B (from the first member of the layout) and
+    B2A (from "b"); empty for a GAN that translates nothing."""
+
+
+class GANSettings(Settings):
+    """The section `model` of a recipe: what a GAN is made from."""
+
+    @property
+    def needs(self) -> Needs:
+        """What these options ask of a data set."""
+        raise NotImplementedError
+
+    @property
+    def preset(self) -> str | None:
+        """`memory`, if this GAN has that option: a preset of recomputation, or "auto"."""
+        return getattr(self, "memory", None)
+
+
 def sections_of(settings: type[Settings]) -> dict[str, type[Settings]]:
     """The options of a section that are sections themselves."""
     kinds = {name: field.annotation for name, field in settings.model_fields.items()}
@@ -39,6 +78,13 @@ def without_other_kinds(settings: type[Settings], section: Any, kind: Any) -> An
     before = section.get("kind", settings.model_fields["kind"].default)
     own, other = settings.kinds.get(before, ()), settings.kinds.get(kind, ())
     return section if own == other else {k: v for k, v in section.items() if k not in own}
+
+
+def in_images(span: int | str) -> int:
+    """A stretch of training of a configuration whose epochs have been replaced."""
+    if isinstance(span, str):
+        raise TypeError(f"{span}: how many images that is, is not known yet")
+    return span
 
 
 def _span(value: Any) -> int | str:

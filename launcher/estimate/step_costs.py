@@ -19,9 +19,10 @@ from trainers.checkpoints.checkpoint import Keep, Store
 from trainers.ema import Ema
 from trainers.engine.tracing import Kernels, LiveMemory, Part, TracedBackend, fake_gpu
 from trainers.engine.trainer import Trainer
-from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.gan import GAN, Batch, Phase
 from trainers.player import phase_parameters
 from trainers.schedule import Schedule
+from trainers.settings import Needs
 
 LATE = 10**15
 """Images after which no phase is held back any more (fix_global): the larger step."""
@@ -63,15 +64,17 @@ def traced(
     images: int = LATE,
 ) -> StepCosts:
     """One step of a run that has seen `images` images, on whatever tensors are made here."""
-    config = epochs.resolve(config, num_samples=10**6)  # a number is asked for; it costs nothing
+    resolved = epochs.resolve(config, num_samples=10**6)  # a number is asked for; it costs nothing
     share = num_images * num_micro
-    numbers = {"num_micro": num_micro, "schedule": Schedule(constant=images, decay=0)}
-    recipe = replace(recipe_of(config, 1), global_batch=share, **numbers)
+    schedule = Schedule(constant=images, decay=0)
+    recipe = replace(
+        recipe_of(resolved, 1), global_batch=share, num_micro=num_micro, schedule=schedule
+    )
     kernels = Kernels()
     backend = TracedBackend(kernels)
-    gan = build(config)
+    gan = build(resolved)
     store = Store(config.run_dir, backend, Keep(1, 0), {})
-    ema = Ema(gan, config.ema.halflife) if config.ema.halflife else None
+    ema = Ema(gan, resolved.ema.halflife) if resolved.ema.halflife else None
     trainer = Trainer(gan, recipe, backend, store, lambda position: iter(()), ema)
     trainer.progress.images = images
     trainer.seat_phases({phase.name: stepped(gan, phase) for phase in gan.phases(images)})

@@ -9,6 +9,7 @@ import torch
 
 from launcher.recipe import memory_presets, optim_options
 from launcher.recipe.config import Config, ConfigError, gan_module
+from launcher.recipe.epochs import ImageSchedule, ResolvedConfig
 from trainers.gan import GAN
 from trainers.parts.pretrained import shapes_alone
 from trainers.recipe import Cadence, Recipe
@@ -42,8 +43,8 @@ def check_networks(config: Config) -> None:
         )
 
 
-def recipe_of(config: Config, world: int) -> Recipe:
-    """The loop's numbers; refuses batches that the processes cannot share evenly."""
+def num_micro_of(config: Config, world: int) -> int:
+    """Micro-batches of a process in one step; refuses batches that cannot be shared evenly."""
     share, rest = divmod(config.batch.total, world)
     if rest or share == 0:
         raise ConfigError(
@@ -62,10 +63,15 @@ def recipe_of(config: Config, world: int) -> Recipe:
             f"batch.total={config.batch.total}: choose a divisor, best a multiple of the number "
             "of nodes."
         )
+    return share // micro
+
+
+def recipe_of(config: ResolvedConfig, world: int) -> Recipe:
+    """The loop's numbers; refuses batches that the processes cannot share evenly."""
     optim, cadence = config.optim, config.cadence
     return Recipe(
         global_batch=config.batch.total,
-        num_micro=share // micro,
+        num_micro=num_micro_of(config, world),
         lr=optim.lr,
         betas=(optim.beta1, optim.beta2),
         eps=optim.eps,
@@ -88,7 +94,7 @@ def own_numbers(
     yield "betas", tuple(usual if given is None else given for given, usual in betas)
 
 
-def schedule_of(section: optim_options.Schedule) -> Schedule:
+def schedule_of(section: ImageSchedule) -> Schedule:
     usual = {"plateau": 0.2}.get(section.kind, 0.1)
     return Schedule(
         section.constant,

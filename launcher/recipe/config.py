@@ -17,7 +17,7 @@ from launcher.recipe.optim_options import Optim, Schedule
 from launcher.recipe.storage_options import Location, NodeCache
 from shards.pixels import augment
 from shards.read import order
-from trainers.settings import Settings, Span, UserPath, without_other_kinds
+from trainers.settings import GANSettings, Settings, Span, UserPath, without_other_kinds
 
 RECIPES = Path(__file__).parents[1] / "configs"
 
@@ -157,7 +157,7 @@ class Config(Settings):
     """fuse: torch.compile of the networks, which rounds differently and costs minutes at the start;
     graphs: and CUDA graphs, for steps of many small kernels. What torch cannot follow runs as
     written."""
-    model: SerializeAsAny[Settings]
+    model: SerializeAsAny[GANSettings]
     """The section of the GAN itself."""
     data: Data
     batch: Batch = Batch()
@@ -236,13 +236,14 @@ def build(tree: dict[str, Any], source: str) -> Config:
     """Validate a whole tree; `source` is named in messages."""
     settings = gan_module(tree.get("gan"), source).Config
     model = tree.get("model", {})
-    problems, parsed, known = [], None, options_of(settings)
+    problems: list[str] = []
+    parsed, known = None, options_of(settings)
     try:
         parsed = settings.model_validate(model)
     except ValidationError as error:
         problems += messages(error, settings, model, ("model",), known)
     # A stand-in lets the rest be checked too, so that all mistakes are told at once.
-    rest = tree | {"model": parsed or Settings()}
+    rest = tree | {"model": parsed or GANSettings()}
     try:
         config = Config.model_validate(rest)
     except ValidationError as error:

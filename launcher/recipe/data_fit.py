@@ -5,7 +5,7 @@ from __future__ import annotations
 from launcher.recipe.config import Config, ConfigError
 from shards.pixels.augment import Preprocess
 from shards.read.sources import Source
-from trainers.gan import Needs
+from trainers.settings import Needs
 
 
 def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) -> None:

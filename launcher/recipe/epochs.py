@@ -2,27 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from launcher.recipe.config import Config, ConfigError
+from launcher.recipe.config import Cadence, Config, ConfigError, Ema
+from launcher.recipe.optim_options import Schedule
 from trainers.settings import Settings
 
+Section = TypeVar("Section", bound=Settings)
 
-def resolve(config: Config, num_samples: int) -> Config:
+
+class ImageSchedule(Schedule):
+    """All stretches in images."""
+
+    constant: int
+    decay: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        """Images of the whole run."""
+        return self.constant + self.decay
+
+
+class ImageCadence(Cadence):
+    """All stretches in images."""
+
+    log: int
+    pictures: int
+    save: int
+    keep_every: int
+
+
+class ImageEma(Ema):
+    """All stretches in images."""
+
+    halflife: int
+
+
+class ResolvedConfig(Config):
+    """A configuration in which every stretch of training is a number of images."""
+
+    schedule: ImageSchedule
+    ema: ImageEma
+    cadence: ImageCadence
+
+
+def resolve(config: Config, num_samples: int) -> ResolvedConfig:
     """The configuration with every "N epochs" replaced by its number of images."""
-    sections = {
-        name: value for name, value in config if isinstance(value, Settings) and name != "data"
+    sections: dict[str, Any] = dict(config) | {
+        "model": resolved_section(type(config.model), config.model, num_samples),
+        "schedule": resolved_section(ImageSchedule, config.schedule, num_samples),
+        "ema": resolved_section(ImageEma, config.ema, num_samples),
+        "cadence": resolved_section(ImageCadence, config.cadence, num_samples),
     }
-    changed = {
-        name: section.model_copy(
-            update={field: images(value, num_samples) for field, value in section}
-        )
-        for name, section in sections.items()
-    }
-    config = config.model_copy(update=changed)
-    if config.schedule.constant + config.schedule.decay < 1:
+    resolved = ResolvedConfig.model_construct(**sections)
+    if resolved.schedule.total < 1:
         raise ConfigError("schedule.constant and schedule.decay are both 0: nothing to train.")
-    return config
+    return resolved
+
+
+def resolved_section(kind: type[Section], section: Settings, num_samples: int) -> Section:
+    """The values of a section, as one of a `kind` whose stretches are images. All its values were
+    valid before."""
+    return kind.model_construct(**{name: images(value, num_samples) for name, value in section})
 
 
 def images(value: Any, num_samples: int) -> Any:

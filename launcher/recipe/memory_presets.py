@@ -11,26 +11,26 @@ from typing import get_args
 from pydantic import ValidationError
 
 from launcher.recipe.config import Config
-from trainers.settings import Settings
+from trainers.settings import GANSettings
 
 AUTO = "auto"
 
 
-def settled(model: Settings) -> Settings:
+def settled(model: GANSettings) -> GANSettings:
     """What a network is built from. `auto` is the fastest where memory is no matter: to translate,
     every preset does the same."""
     return with_memory(model, presets(model)[0]) if is_auto(model) else model
 
 
-def presets(model: Settings) -> tuple[str, ...]:
+def presets(model: GANSettings) -> tuple[str, ...]:
     """The presets that these options allow, from the fastest to the smallest; () without any."""
-    if not hasattr(model, "memory"):
+    if model.preset is None:
         return ()
     named = get_args(type(model).model_fields["memory"].annotation)
     return tuple(name for name in named if name != AUTO and allowed(model, name))
 
 
-def allowed(model: Settings, preset: str) -> bool:
+def allowed(model: GANSettings, preset: str) -> bool:
     """Whether the model's other options take this preset."""
     try:
         type(model).model_validate(model.model_dump() | {"memory": preset})
@@ -39,11 +39,11 @@ def allowed(model: Settings, preset: str) -> bool:
     return True
 
 
-def is_auto(model: Settings) -> bool:
-    return getattr(model, "memory", None) == AUTO
+def is_auto(model: GANSettings) -> bool:
+    return model.preset == AUTO
 
 
-def with_memory(model: Settings, preset: str) -> Settings:
+def with_memory(model: GANSettings, preset: str) -> GANSettings:
     return model.model_copy(update={"memory": preset})
 
 
@@ -55,7 +55,8 @@ def advice(config: Config, num_images: int) -> str:
     """What helps where memory does not suffice for micro-batches of `num_images`, as the end of a
     sentence."""
     names = presets(config.model)
-    smaller = names[names.index(config.model.memory) + 1 :] if names else ()
+    now = config.model.preset
+    smaller = names[names.index(now) + 1 :] if now in names else ()
     ways = [f"model.memory={' or '.join(smaller)}"] if smaller else []
     if num_images > 1:
         ways.append("a smaller batch.micro")

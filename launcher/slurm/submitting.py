@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cluster.errors import ClusterError
 from cluster.slurm import queries, sbatch
@@ -26,6 +27,7 @@ from launcher.text.tables import table
 from shards.records import DataError
 from trainers.settings import Settings
 
+Section = TypeVar("Section", bound=Settings)
 PLACES = ("venv", "container")
 """Options of the job that are paths."""
 
@@ -112,9 +114,9 @@ def job_of(wishes: Mapping[str, str], run: Path, known_options: list[str]) -> sb
         raise ConfigError(f"submit: {error}") from error
 
 
-def frozen(config: Settings) -> Settings:
+def frozen(config: Section) -> Section:
     """The same with every path absolute: the job may run elsewhere."""
-    changed = {}
+    changed: dict[str, Any] = {}
     for name, value in config:
         if isinstance(value, Settings):
             changed[name] = frozen(value)
@@ -130,7 +132,7 @@ def absolute(path: Path) -> Path:
 
 def check_world(config: Config, job: sbatch.Job) -> None:
     """Refuse what all ranks would refuse, after a night in the queue."""
-    from launcher.recipe.building import check_networks, recipe_of
+    from launcher.recipe.building import check_networks, num_micro_of
 
     world = job.nodes * job.ranks_per_node
     if config.backend.world not in (None, world):
@@ -138,7 +140,7 @@ def check_world(config: Config, job: sbatch.Job) -> None:
             f"backend.world={config.backend.world}, but --nodes={job.nodes} with "
             f"{job.ranks_per_node} processes each are {world}: correct one of them."
         )
-    recipe_of(config, world)
+    num_micro_of(config, world)
     check_networks(config)
 
 

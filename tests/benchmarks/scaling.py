@@ -40,7 +40,7 @@ from launcher.recipe import config as configuration
 from launcher.text.tables import table
 from tests import gang
 from tests.benchmarks.step import WARM_UP, step_of, timed
-from trainers.backends.base import Seat
+from trainers.backends.base import Place, Seat
 from trainers.backends.distributed import Replicated
 
 SLIM = {

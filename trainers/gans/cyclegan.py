@@ -24,13 +24,13 @@ from nets.layers import conditioning
 from nets.layers.init import init_normal
 from nets.losses import losses
 from nets.memory.waist import Terms, in_turn, narrow_waist
-from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.gan import GAN, Batch, Phase
 from trainers.parts.image_pool import ImagePool
 from trainers.parts.networks import Discriminator, Generator, fitted, run
-from trainers.settings import Settings
+from trainers.settings import GANSettings, Needs
 
 
-class Config(Settings):
+class Config(GANSettings):
     """Options under `model`. Defaults are the paper's, at 256x256."""
 
     generator: Generator = Generator()

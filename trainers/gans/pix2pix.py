@@ -25,9 +25,9 @@ from nets.layers.norms import Norm, untracked
 from nets.losses import losses
 from nets.memory.waist import Terms, narrow_waist
 from trainers.checkpoints.rng_state import drawing_from, random_state
-from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.gan import GAN, Batch, Phase
 from trainers.parts.networks import Discriminator, Generator, at_test, fitted, run
-from trainers.settings import Settings
+from trainers.settings import GANSettings, Needs
 
 
 class PaperGenerator(Generator):
@@ -48,7 +48,7 @@ class PaperDiscriminator(Discriminator):
     """batch (over a process) is the paper's; or instance, sync-batch (all processes), none."""
 
 
-class Config(Settings):
+class Config(GANSettings):
     """Options under `model`. Defaults are the paper's."""
 
     direction: Literal["A2B", "B2A"] = "A2B"

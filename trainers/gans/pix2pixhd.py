@@ -31,12 +31,12 @@ from nets.layers.init import init_normal
 from nets.losses import losses, perceptual
 from nets.memory.remat import PRESETS, Memory
 from nets.memory.waist import Ahead, Critic, Terms, narrow_waist, unfrozen
-from trainers.gan import GAN, Batch, Needs, Phase
+from trainers.gan import GAN, Batch, Phase
 from trainers.parts.pretrained import read_weights, weights_matter
-from trainers.settings import Settings, Span, UserPath
+from trainers.settings import GANSettings, Needs, Span, UserPath, in_images
 
 
-class Config(Settings):
+class Config(GANSettings):
     """Options under `model`. Defaults are the paper's; stage "full" uses ngf 32, num_scales 3."""
 
     stage: Literal["coarse", "full"] = "coarse"
@@ -177,7 +177,7 @@ class Pix2PixHD(GAN):
         return weights | {"D/real": 0.5, "D/fake": 0.5}
 
     def phases(self, images: int) -> tuple[Phase, ...]:
-        fixed = images < self.config.fix_global
+        fixed = images < in_images(self.config.fix_global)
         generator = ("G.enhancers" if fixed else "G", *(["E"] if self.config.encoder else []))
         return Phase("G", generator), Phase("D", ("D",))
 

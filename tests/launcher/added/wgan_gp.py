@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from nets.discriminators.patch import PatchDiscriminator
 from nets.layers import conditioning
 from nets.layers.init import init_normal
-from trainers.gan import GAN, Batch, Needs, Phase, Terms
-from trainers.settings import Settings
+from trainers.gan import GAN, Batch, Phase, Terms
+from trainers.settings import GANSettings, Needs
 
 
-class Config(Settings):
+class Config(GANSettings):
     """Options under `model`."""
 
     num_noise: int = Field(64, ge=1)
