@@ -87,8 +87,8 @@ class StopRequest:
             if signum is signal.SIGHUP and not wanted((signum,)):
                 continue
             signal.signal(signum, self._note)
-        for signum in _held:
-            self._note(signum, None)
+        for held in _held:
+            self._note(held, None)
         _held.clear()
         return self
 

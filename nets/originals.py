@@ -89,7 +89,7 @@ def _multiscale(network: MultiscaleDiscriminator) -> dict[str, str]:
     return {
         f"scales.{scale}.layers.{layer}": f"scale{scale}_layer{layer}.0"
         for scale, patch in enumerate(network.scales)
-        for layer in range(len(patch.layers))
+        for layer, _ in patch.get_submodule("layers").named_children()
     }
 
 

@@ -71,7 +71,9 @@ class GAN(nn.Module):
 
     def total(self, terms: Terms) -> Tensor:
         """Weighted sum of the terms, for the losses that need no narrow waist."""
-        return sum(self.weights[name] * term for name, term in terms.items())
+        total = sum(self.weights[name] * term for name, term in terms.items())
+        assert isinstance(total, Tensor), "a phase has at least one term"
+        return total
 
     def static_parts(self) -> list[nn.Module]:
         """Modules that take images of few sizes in training, which may be compiled. They must be

@@ -41,6 +41,8 @@ class Player(nn.Module):
     must be neither broadcast nor reduced by the wrapper.
     """
 
+    gan: GAN
+
     def __init__(self, gan: GAN, phase: Phase, autocast: torch.dtype | None = None):
         super().__init__()
         self.phase = phase

@@ -154,7 +154,7 @@ def job(options: Mapping[str, str], **defaults: Any) -> Job:
 
     options: name -> text, e.g. {"nodes": "2", "requeue": "yes", "env": "A=1,B=2"}.
     defaults: what the caller sets, and the user may not, e.g. run_dir."""
-    kinds = {field.name: field.type for field in fields(Job)}
+    kinds = {field.name: str(field.type) for field in fields(Job)}
     known = [name for name in kinds if name not in defaults]
     for name in options:
         if name not in known:

@@ -40,7 +40,7 @@ def _numbers(ranges: str, hostlist: str) -> list[str]:
     for part in ranges.split(","):
         match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part, re.ASCII)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not 0 <= last - first < MAX_HOSTS:
+        if match is None or not 0 <= last - first < MAX_HOSTS:
             raise ClusterError(
                 f"The range {part!r} in the hostlist {hostlist!r} must read FIRST-LAST, with at "
                 f"most {MAX_HOSTS} numbers that go up."

@@ -173,8 +173,9 @@ def of_hostfile(slots: Mapping[str, int], host: str) -> Topology:
 
 def task_counts(text: str) -> tuple[int, ...]:
     """SLURM's short form of tasks per node: "2(x3),1" -> (2, 2, 2, 1)."""
-    parts = [re.fullmatch(r"(\d{1,7})(?:\(x(\d{1,5})\))?", p, re.ASCII) for p in text.split(",")]
-    if not all(parts):
+    found = [re.fullmatch(r"(\d{1,7})(?:\(x(\d{1,5})\))?", p, re.ASCII) for p in text.split(",")]
+    parts = [part for part in found if part]
+    if len(parts) < len(found):
         raise ClusterError(f"Tasks per node must read as SLURM's '2(x3),1', not {text!r}.")
     return tuple(chain.from_iterable([int(p[1])] * int(p[2] or 1) for p in parts))
 

@@ -163,5 +163,5 @@ def _parse(kind: type, text: str) -> Any:
     except (ValueError, TypeError, RecursionError):
         return None
     kinds = {"int": int, "str": str}
-    fits = all(type(getattr(found, f.name)) is kinds[f.type] for f in fields(kind))
+    fits = all(type(getattr(found, f.name)) is kinds[str(f.type)] for f in fields(kind))
     return found if fits else None

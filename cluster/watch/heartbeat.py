@@ -169,5 +169,5 @@ def _parse(path: Path) -> Beat | None:
         beat = Beat(**values)
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    fits = all(type(values[field.name]) is kinds[field.type] for field in fields(Beat))
+    fits = all(type(values[field.name]) is kinds[str(field.type)] for field in fields(Beat))
     return beat if fits and path.name == file_name(beat.rank) else None

@@ -83,7 +83,7 @@ class Notices:
         if self.near(self.last_s):
             self.ask()
         longest = self.signal_s + EARLY if self.signal_s else math.inf
-        overdue = self.warned and time.monotonic() > self.warned_at + longest
+        overdue = self.warned_at is not None and time.monotonic() > self.warned_at + longest
         return overdue or self.near(self.last_s)
 
     def _hear(self, status: queries.Status | None) -> None:

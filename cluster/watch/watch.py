@@ -87,7 +87,7 @@ class Watch:
         self.restart = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         self.notices = Notices(self.job, signal_s, say)
         self.attempt: Attempt | None = None
-        """The present start."""
+        """The present start, from the first one on."""
 
     def claim(self) -> None:
         """Be the only one who starts the ranks of this run, before anything in it is touched."""
@@ -152,6 +152,10 @@ class Watch:
         say(f"Start {start} of restart {self.restart}, from {images} images.")
         return os.environ | {heartbeat.START: str(self.attempt), attempts.RUN: str(self.run)}
 
+    def present(self) -> Attempt:
+        assert self.attempt is not None, "no start has begun"
+        return self.attempt
+
     def check_still_ours(self) -> None:
         """A later restart of this job, on other nodes, has the word where this one is lost."""
         current = heartbeat.current_start(self.folder)
@@ -181,7 +185,7 @@ class Watch:
             status=128 - status if status is not None and status < 0 else status,
             complaint=complaint if status is None else "",
             heard=bool(listener.ranks),
-            start=self.attempt.start,
+            start=self.present().start,
         )
 
     def pass_warning_on(self, srun: subprocess.Popen[bytes]) -> str:
@@ -209,7 +213,7 @@ class Watch:
             told=self.notices.told,
             preempted=self.notices.preempted,
             warned=self.notices.warned,
-            tries=attempts.fruitless(self.run, self.attempt),
+            tries=attempts.fruitless(self.run, self.present()),
         )
         decision = verdict(case, self.policy)
         say(decision.words)
@@ -231,7 +235,7 @@ class Watch:
     def count(self, tries: int) -> None:
         """Remember a start that got no further."""
         try:
-            attempts.count(self.run, self.attempt, tries)
+            attempts.count(self.run, self.present(), tries)
         except OSError as error:  # as of a full disk: the verdict holds all the same
             say(str(error))
 

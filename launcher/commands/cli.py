@@ -104,14 +104,23 @@ class Commands(ShardCommands, ClusterCommands):
         stored = packing.storing_of(
             packing.photos_of(photos, quality), background, num_labels, ignore_label, remap
         )
-        choices = {"replace": replace == "yes", "leave_out_bad": bad_files == "leave_out"}
         target = local_folder("pack", "OUT", out)
         folder = partial(packing.pack_folder, Path(source))
         work = packing.pack_earth if source == "earth" else folder
 
         def run() -> None:
             with links_followed(links == "follow"):
-                work(target, layout, split, **counts, storing=stored, **choices)
+                work(
+                    target,
+                    layout,
+                    split,
+                    counts["num_labels"],
+                    counts["shard_mib"],
+                    counts["workers"],
+                    stored,
+                    replace == "yes",
+                    bad_files == "leave_out",
+                )
 
         return Plan(run)
 

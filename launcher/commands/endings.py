@@ -46,7 +46,7 @@ def last_words() -> Iterator[None]:
         fail(error, 2 if isinstance(error, ConfigError) else 1)
     except KeyboardInterrupt:
         fail("interrupted; the same command goes on from what is finished.", 128 + signal.SIGINT)
-    except (*user_errors(), OSError) as error:  # a full disk, a folder that may not be written
+    except user_errors() as error:
         if isinstance(error, BrokenPipeError) and nobody_reads():
             os._exit(128 + signal.SIGPIPE)  # as of any program before `| head`
         fail(disk_words(error) if isinstance(error, OSError) else error, 1)
@@ -62,9 +62,10 @@ def disk_words(error: OSError) -> str:
 
 
 def user_errors() -> tuple[type[Exception], ...]:
-    """The other exceptions whose message is all that the user needs."""
+    """The other exceptions whose message is all that the user needs; OSError, too: a full disk, a
+    folder that may not be written."""
     loaded = sys.modules.get("trainers.errors")
-    return (ClusterError, *([loaded.TrainingError] if loaded else ()))
+    return (ClusterError, OSError, *([loaded.TrainingError] if loaded else ()))
 
 
 def nobody_reads() -> bool:

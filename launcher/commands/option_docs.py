@@ -85,7 +85,7 @@ def _by_kind(settings: type[Settings]) -> Iterator[dict[str, Any]]:
     for kind, own in settings.kinds.items():
         foreign = sorted(names - set(own))
         if foreign:
-            given = {"properties": {"kind": {"const": kind}}}
+            given: dict[str, Any] = {"properties": {"kind": {"const": kind}}}
             if kind != fields["kind"].default:
                 given["required"] = ["kind"]
             kept = {name: {"const": fields[name].default} for name in foreign}

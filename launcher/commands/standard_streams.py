@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 
 
 def prepare() -> None:
@@ -16,5 +17,6 @@ def prepare() -> None:
     sys.stdout = sys.stdout or open(1, "w")
     sys.stderr = sys.stderr or open(2, "w")
     # Names of files may be beyond the terminal's alphabet, or no text at all.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, TextIOWrapper)  # Python's own
+        stream.reconfigure(errors="backslashreplace")

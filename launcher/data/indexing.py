@@ -24,18 +24,19 @@ def index(
     """Index tars in place and say what was taken for what; 0 labels: any, 0 workers: one per
     core."""
     folders = domain_folders(shards)
+    labels, processes = num_labels or None, workers or None
     bar, move = progress_bar("indexing")
     since = time.monotonic()
     with bar:
-        options = {
-            "members": members,
-            "num_labels": num_labels or None,
-            "workers": workers or None,
-            "progress": move,
-        }
-        found = (
-            index_domains(folders, **options) if folders else [index_shards(shards, **options)]
-        )
+        if folders:
+            found = index_domains(
+                folders, members=members, num_labels=labels, workers=processes, progress=move
+            )
+        else:
+            indexed = index_shards(
+                shards, members=members, num_labels=labels, workers=processes, progress=move
+            )
+            found = [indexed]
     for indexed in found:
         print("\n".join(told(indexed)))
     sets = [indexed.shard_set for indexed in found]

@@ -76,6 +76,7 @@ class Round:
 
     def close(self) -> None:
         if self.count > 1:
+            assert self.first is not None and self.last is not None  # as there were pictures
             self.mean.add(self.last, self.first)
 
 

@@ -1,7 +1,7 @@
 """`model.memory=auto`: what each preset will need, and the fastest that fits on every rank.
 
-An estimate is the traced peak of a step (launcher/estimate/step_costs.py), and what the backend holds beside it,
-with an allowance for what no trace shows.
+An estimate is the traced peak of a step (launcher/estimate/step_costs.py), and what the backend
+holds beside it, with an allowance for what no trace shows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from launcher.estimate.step_costs import step_costs
 from launcher.recipe.building import micro_batch_of
 from launcher.recipe.config import Config, ConfigError
 from launcher.recipe.data_fit import preprocess_of
-from launcher.recipe.memory_presets import advice, presets, with_preset
+from launcher.recipe.memory_presets import SomeConfig, advice, presets, with_preset
 from launcher.text.tables import table
 from shards.read.sources import Source
 from shards.records import size_text
@@ -46,12 +46,12 @@ class Work:
 
 
 def resolve(
-    config: Config,
+    config: SomeConfig,
     recipe: Recipe,
     sources: tuple[Source, ...],
     backend: Backend,
     local_size: int,
-) -> Config:
+) -> SomeConfig:
     """The configuration to build with: `auto` -> the fastest preset that fits the least memory of
     all ranks, of which `local_size` share this machine. Rank 0 estimates and tells."""
     images = micro_batch_of(recipe, backend.world)

@@ -17,7 +17,7 @@ from launcher.recipe.building import check_networks, micro_batch_of, recipe_of
 from launcher.recipe.config import Config, ConfigError, load
 from launcher.recipe.data_fit import check_data, check_least, check_multiple
 from launcher.recipe.errors import config_errors
-from launcher.recipe.memory_presets import advice, is_auto, presets, with_preset
+from launcher.recipe.memory_presets import SomeConfig, advice, is_auto, presets, with_preset
 from launcher.text.tables import table
 from shards.records import size_text
 
@@ -40,15 +40,15 @@ def plan(
     if not gpu:
         raise ConfigError("plan: which GPU? --gpu=H200 names a card, --gpu=24G all of that memory.")
     cards = cards_of(gpu)
-    config = load(recipe, overrides)
-    if config.backend.world not in (None, fleet.num_gpus):
+    given = load(recipe, overrides)
+    if given.backend.world not in (None, fleet.num_gpus):
         raise ConfigError(
-            f"plan: --world={fleet.num_gpus}, but backend.world={config.backend.world} lets no "
+            f"plan: --world={fleet.num_gpus}, but backend.world={given.backend.world} lets no "
             "other number of processes train: correct one of them."
         )
-    check_networks(config)
-    data = expected_data(config, size, images)
-    config = epochs.resolve(config, data.num_images)
+    check_networks(given)
+    data = expected_data(given, size, images)
+    config = epochs.resolve(given, data.num_images)
     numbers = recipe_of(config, fleet.num_gpus)
     micro_batch = micro_batch_of(numbers, fleet.num_gpus)
     check(config, data, micro_batch)
@@ -73,7 +73,7 @@ def check(config: Config, data: ExpectedData, micro_batch: int) -> None:
         check_multiple(size, needs.multiple, "The data set")
 
 
-def with_memory_told(config: Config, cards: tuple[Card, ...], work: Work) -> Config:
+def with_memory_told(config: SomeConfig, cards: tuple[Card, ...], work: Work) -> SomeConfig:
     """Print what each preset needs; `auto` becomes the fastest that fits.
 
     Raises ConfigError if auto finds none; any other preset is planned with all the same."""

@@ -59,11 +59,13 @@ def sections(outlook: Outlook) -> Iterator[str]:
 
 def work_of_a_step(outlook: Outlook) -> str:
     """FLOPs, traffic and kernels by phase and stage."""
-    rows = []
+    rows: list[tuple[str, str, int, int, int]] = []
     for part in outlook.costs.parts:
         flops, num_bytes = (sum(numbers) for numbers in zip(*part.kernels, strict=True))
         rows.append((part.phase, part.stage, flops, num_bytes, len(part.kernels)))
-    rows.append(("all", "", *(sum(column) for column in list(zip(*rows, strict=True))[2:])))
+    columns = zip(*(row[2:] for row in rows), strict=True)
+    flops, num_bytes, num_kernels = (sum(column) for column in columns)
+    rows.append(("all", "", flops, num_bytes, num_kernels))
     cells = [
         [phase, stage, f"{flops / 1e12:.2f}", f"{num_bytes / 1e9:.1f}", str(num_kernels)]
         for phase, stage, flops, num_bytes, num_kernels in rows

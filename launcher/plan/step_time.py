@@ -14,7 +14,8 @@ from launcher.estimate.gpus import Card, seconds
 from launcher.estimate.memory import Work
 from launcher.estimate.step_costs import StepCosts
 from launcher.plan.expected_data import ExpectedData
-from launcher.recipe.config import Backend, Config
+from launcher.recipe.config import Backend
+from launcher.recipe.epochs import ResolvedConfig
 from trainers.engine.tracing import Part
 
 LAUNCH = 5e-6
@@ -134,8 +135,8 @@ class Synchronised:
 class Outlook:
     """What is planned."""
 
-    config: Config
-    """Resolved: epochs as images, and a memory preset that is not auto."""
+    config: ResolvedConfig
+    """Of a memory preset that is not auto."""
     cards: tuple[Card, ...]
     fleet: Fleet
     data: ExpectedData

@@ -64,7 +64,8 @@ def resolve(config: Config, num_samples: int) -> ResolvedConfig:
 def resolved_section(kind: type[Section], section: Settings, num_samples: int) -> Section:
     """The values of a section, as one of a `kind` whose stretches are images. All its values were
     valid before."""
-    return kind.model_construct(**{name: images(value, num_samples) for name, value in section})
+    values: dict[str, Any] = {name: images(value, num_samples) for name, value in section}
+    return kind.model_construct(**values)  # type: ignore[return-value]  # pydantic's plugin errs
 
 
 def images(value: Any, num_samples: int) -> Any:

@@ -6,7 +6,7 @@ a run that goes on elsewhere chooses anew, and is replaced where networks are bu
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -14,6 +14,8 @@ from launcher.recipe.config import Config
 from trainers.settings import GANSettings
 
 AUTO = "auto"
+SomeConfig = TypeVar("SomeConfig", bound=Config)
+"""Resolved or not: it stays what it is."""
 
 
 def settled(model: GANSettings) -> GANSettings:
@@ -47,7 +49,7 @@ def with_memory(model: GANSettings, preset: str) -> GANSettings:
     return model.model_copy(update={"memory": preset})
 
 
-def with_preset(config: Config, preset: str) -> Config:
+def with_preset(config: SomeConfig, preset: str) -> SomeConfig:
     return config.model_copy(update={"model": with_memory(config.model, preset)})
 
 

@@ -62,13 +62,14 @@ def location_in(tree: Any, location: tuple[str, ...], kind: str) -> tuple[str, .
 
 
 def section_of(root: type[Settings], location: tuple[str, ...]) -> type[Settings]:
-    parts = iter(location)
+    parts, section = iter(location), root
     for part in parts:
-        root = root.model_fields[part].annotation
-        if get_origin(root) is dict:  # sections by names of the user's
+        kind: Any = section.model_fields[part].annotation
+        if get_origin(kind) is dict:  # sections by names of the user's
             next(parts, None)
-            root = get_args(root)[1]
-    return root
+            kind = get_args(kind)[1]
+        section = kind
+    return section
 
 
 def names_in(settings: type[Settings], prefix: str = "") -> Iterator[str]:

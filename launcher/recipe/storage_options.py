@@ -18,8 +18,7 @@ from trainers.settings import Settings, user_path
 def folder_or_url(value: object) -> object:
     """A path, or a URL as it was given: as a path it would lose a slash."""
     try:
-        local = isinstance(value, str) and not is_url(value)
-        return user_path(value) if local else value
+        return user_path(value) if isinstance(value, str) and not is_url(value) else value
     except DataError as error:
         raise ValueError(str(error)) from error
 

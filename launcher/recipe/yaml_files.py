@@ -36,7 +36,7 @@ class Loader(yaml.SafeLoader):
             )
         return node
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Each mapping as it is written: what `<<` merges into it is not there yet."""
         node = super().compose_mapping_node(anchor)
         first: dict[tuple[str, str], int] = {}

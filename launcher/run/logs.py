@@ -11,6 +11,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 
@@ -42,6 +43,7 @@ def divert(folder: Path, rank: int) -> None:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
+    assert isinstance(sys.stdout, TextIOWrapper)  # Python's own
     sys.stdout.reconfigure(line_buffering=True)
 
     def excepthook(

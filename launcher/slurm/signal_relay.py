@@ -32,7 +32,8 @@ def run(argv: Sequence[str], stop: StopRequest) -> int:
 
     stop: once it says so, all workers are told, also those that start later."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what starts now inherits that
-    launcher, told, seen = subprocess.Popen(argv), set(), time.monotonic()
+    told: set[int] = set()
+    launcher, seen = subprocess.Popen(argv), time.monotonic()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     while (status := ended(launcher)) is None:
         launchers, workers = below(launcher.pid) if stop() else ([], [])
@@ -64,9 +65,10 @@ def below(launcher: int) -> tuple[list[int], list[int]]:
     children = defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # ended meanwhile
-            parent = stat.read_text().rpartition(")")[2].split()[1]
-            children[int(parent)].append(int(stat.parent.name))
-    launchers, workers = [launcher], []
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children[parent].append(int(stat.parent.name))
+    launchers: list[int] = [launcher]
+    workers: list[int] = []
     for parent in launchers:  # which grows
         for pid in children[parent]:
             (workers if is_worker(pid) else launchers).append(pid)

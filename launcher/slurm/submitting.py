@@ -148,7 +148,7 @@ def check_free(run: Path) -> None:
     """A run has one job at a time."""
     last = job_file.read(run)
     found = queries.status(last.job) if last else None
-    if found is not None and not found.over:
+    if last and found and not found.over:
         raise ClusterError(
             f"{run} has job {last.job} already, which is {found.state}: wait for its end, end it "
             f"by `python -m launcher cancel {run}`, or choose another run_dir."

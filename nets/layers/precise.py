@@ -43,10 +43,11 @@ def _normalise(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, by_sample: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     groups, out = _pixels(x, by_sample), torch.empty_like(x)
-    mean, variance = (torch.stack(each) for each in zip(*map(_moments, groups)))
+    mean, variance = (torch.stack(each) for each in zip(*map(_moments, groups), strict=True))
     factor = (variance + eps).rsqrt() if weight is None else weight * (variance + eps).rsqrt()
-    for pixels, result, *numbers in zip(groups, _pixels(out, by_sample), mean, factor):
-        _scale(pixels, result, *numbers, bias)
+    results = _pixels(out, by_sample)
+    for pixels, result, m, f in zip(groups, results, mean, factor, strict=True):
+        _scale(pixels, result, m, f, bias)
     return out, mean, variance
 
 
@@ -71,9 +72,9 @@ def _normalise_backward(
     grad = grad.contiguous(memory_format=torch.channels_last)
     out, sums = torch.empty_like(x), []
     groups = (_pixels(tensor, by_sample) for tensor in (x, grad, out))
-    for *pixels, m, rstd in zip(*groups, mean, (variance + eps).rsqrt()):
-        sums.append(_scale_back(*pixels, m, rstd, weight))
-    of_weight, of_bias = (torch.stack(each).sum(0) for each in zip(*sums))
+    for pixels, given, result, m, rstd in zip(*groups, mean, (variance + eps).rsqrt(), strict=True):
+        sums.append(_scale_back(pixels, given, result, m, rstd, weight))
+    of_weight, of_bias = (torch.stack(each).sum(0) for each in zip(*sums, strict=True))
     return out, of_weight, of_bias
 
 
@@ -111,7 +112,7 @@ def _pixels(x: Tensor, by_sample: bool) -> Tensor:
 def _blocks(*pixels: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same few rows at a time of several [pixels, C]."""
     rows = max(min(BLOCK // pixels[0].shape[1], RUN), 1)
-    return zip(*(each.split(rows) for each in pixels))
+    return zip(*(each.split(rows) for each in pixels), strict=True)
 
 
 def _precise(x: Tensor) -> torch.dtype:
@@ -121,10 +122,17 @@ def _precise(x: Tensor) -> torch.dtype:
 def _moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel of [pixels, C], in float64."""
     kind, count = _precise(pixels), len(pixels)
-    mean = sum(block.sum(0, dtype=kind).double() for (block,) in _blocks(pixels)) / count
+    mean = _sum(block.sum(0, dtype=kind).double() for (block,) in _blocks(pixels)) / count
     about = mean.to(kind)
-    squares = sum((b - about).square_().sum(0).double() for (b,) in _blocks(pixels)) / count
+    squares = _sum((b - about).square_().sum(0).double() for (b,) in _blocks(pixels)) / count
     return mean, squares - (mean - about).square()
+
+
+def _sum(terms: Iterator[Tensor]) -> Tensor:
+    """Of at least one."""
+    total = sum(terms)
+    assert isinstance(total, Tensor)
+    return total
 
 
 def _scale(pixels: Tensor, out: Tensor, mean: Tensor, factor: Tensor, bias: Tensor | None) -> None:
@@ -144,8 +152,8 @@ def _scale_back(
     """Fills out with the gradient at the pixels; returns those of weight and bias, in float64."""
     kind, count = _precise(pixels), len(pixels)
     about = mean.to(kind)
-    plain = sum(block.sum(0, dtype=kind).double() for (block,) in _blocks(grad))
-    crossed = sum(
+    plain = _sum(block.sum(0, dtype=kind).double() for (block,) in _blocks(grad))
+    crossed = _sum(
         (block - about).mul_(given).sum(0).double() for block, given in _blocks(pixels, grad)
     )
     crossed = (crossed - plain * (mean - about)) * rstd
@@ -177,7 +185,7 @@ def _gradients(
     with torch.enable_grad():
         centred = x - x.mean(over, keepdim=True)
         out = centred * (centred.square().mean(over, keepdim=True) + eps).rsqrt()
-        if weight is not None:
+        if weight is not None and bias is not None:
             out = out * weight[:, None, None] + bias[:, None, None]
         given = [each for each in (x, weight, bias) if each is not None and each.requires_grad]
         found = iter(torch.autograd.grad(out, given, grad, create_graph=True))

@@ -65,7 +65,9 @@ class Vgg(nn.Module):
         if index == 0 and self.normalise:
             x = _imagenet(x)
         weights = self._weights(x)
-        return self.slices[index](x, {name: weights[name] for name in self.slices[index].convs})
+        layers = self.slices[index]
+        assert isinstance(layers, Slice)
+        return layers(x, {name: weights[name] for name in layers.convs})
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """[N, 3, H, W] -> five features, the last [N, 512, H // 16, W // 16]."""
@@ -81,12 +83,14 @@ class Vgg(nn.Module):
         Autocast would cast frozen weights again at each call; the copies are kept instead."""
         kind = (x.device, x.dtype)
         if self._cast is None or self._cast[0] != kind:
-            weights = {
-                name: (conv.weight.to(x.dtype), conv.bias.to(x.dtype))
-                for name, conv in self.features.items()
-            }
+            weights = {name: _cast(conv, x.dtype) for name, conv in self.features.items()}
             self._cast = kind, weights
         return self._cast[1]
+
+
+def _cast(conv: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+    return conv.weight.to(dtype), conv.bias.to(dtype)
 
 
 class Slice(nn.Module):
@@ -124,8 +128,9 @@ def vgg_from(name: VggName, given: dict[str, Tensor], normalise: bool = False) -
                 f"{name} needs {tuple(wanted.shape)}"
             )
     # Nothing was drawn for the weights, so the random state is the same with and without a VGG.
-    plain = {"dtype": torch.float32, "copy": True, "memory_format": torch.contiguous_format}
-    vgg.load_state_dict({key: given[key].to(**plain) for key in own}, assign=True)
+    kind, plain = torch.float32, torch.contiguous_format
+    copies = {key: given[key].to(kind, copy=True, memory_format=plain) for key in own}
+    vgg.load_state_dict(copies, assign=True)
     return vgg
 
 

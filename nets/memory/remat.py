@@ -49,7 +49,8 @@ def remat(function: Callable[..., Any], *args: Any, when: bool = True) -> Any:
     """
     if not when:
         return function(*args)
-    module = function if isinstance(function, nn.Module) else function.__self__
+    method: Any = function
+    module = function if isinstance(function, nn.Module) else method.__self__
     return checkpoint(
         function,
         *args,

@@ -88,7 +88,8 @@ class Ahead:
         weighted, parameters = total(terms), list(module.parameters())
         found = torch.autograd.grad(weighted, parameters, retain_graph=True)
         for parameter, gradient in zip(parameters, found):
-            self._gradients[parameter] = _add(self._gradients.get(parameter), gradient)
+            before = self._gradients.get(parameter)
+            self._gradients[parameter] = gradient if before is None else before + gradient
         self._totals.append(weighted.detach())
         _add_terms(self.terms, terms)
 

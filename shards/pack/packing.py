@@ -75,15 +75,15 @@ def pack(
     if shard_mib < 1:
         raise DataError(f"shard_mib={shard_mib}: a shard needs at least 1 MiB")
     source, out = Path(source), Path(out)
-    options = {
-        "layout": layout, "split": split, "num_labels": num_labels,
-        "shard_bytes": shard_mib * 2**20, "storing": storing,
-    }
-    plan, bad = make_plan(source, out, **options), []
+    planned = partial(
+        make_plan, source, out, layout=layout, split=split, num_labels=num_labels,
+        shard_bytes=shard_mib * 2**20, storing=storing,
+    )
+    plan, bad = planned(), []
     if leave_out_bad:
         bad = _bad_samples(_runner(plan, workers, progress))
         files = frozenset(path for one in bad for path in one.record.files.values())
-        plan = make_plan(source, out, **options, left_out=files)
+        plan = planned(left_out=files)
     number = current_number(open_store(out))
     plan = plan.moved(generation_folder(out, number))
     while _is_finished(plan.out) and not (

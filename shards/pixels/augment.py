@@ -81,7 +81,7 @@ class Preprocess:
         """(width, height) of a sample of that size before it is cropped."""
         if not self.resizes:
             return width, height
-        if self.mode.startswith("scale_width"):
+        if self.mode.startswith("scale_width") and isinstance(self.load_size, int):
             return self.load_size, max(1, self.load_size * height // width)
         return _width_height(self.load_size)
 
@@ -140,7 +140,8 @@ class Preprocess:
         return left, top, left + crop[0], top + crop[1]
 
 
-def _width_height(side: Side) -> tuple[int, int]:
+def _width_height(side: Side | None) -> tuple[int, int]:
+    assert side is not None, "the mode needs it"
     return (side, side) if isinstance(side, int) else (side[1], side[0])
 
 

@@ -35,7 +35,7 @@ _IDS = ("1", "L", "P")
 _WIDE_IDS = (*_IDS, "I;16", "I")
 _ID_BITS = {"label": "8-bit", "inst": "8- or 16-bit"}
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
-_EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
+_EXTENSIONS: dict[str | None, str] = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
 """MPO is a camera's JPEG with a preview."""
 _LOSSY_MODES = {"L": "grey", "RGBA": "RGB with opaque alpha"}
 """Mode of a JPEG or WebP -> what users call an accepted picture of it, RGB excepted."""
@@ -68,7 +68,7 @@ def decode_sample(files: dict[str, bytes], names: dict[str, str]) -> dict[str, n
     """Pixels of all members of a sample, of one size; `names` says what errors call each file.
 
     A side-by-side picture `ab` gives its halves `a` and `b`."""
-    pixels = {}
+    pixels: dict[str, np.ndarray] = {}
     for member, data in files.items():
         array = decode(data, member, names[member])
         pixels |= _halves(array, member, names[member]) if member in HALVES else {member: array}
@@ -156,7 +156,7 @@ def _open(data: bytes, where: str) -> Image.Image:
         )
     if _EXTENSIONS[image.format] == "jpg" and num_scans(data) > MAX_SCANS:
         raise DataError(f"{where} is a JPEG of more than {MAX_SCANS} scans: save it anew")
-    if image.format == "WEBP" and image.is_animated:
+    if image.format == "WEBP" and getattr(image, "is_animated", False):
         raise DataError(f"{where} is an animated WebP: save the one picture that is meant")
     return image
 

@@ -89,7 +89,7 @@ class Drawer:
     ) -> tuple[int, dict[str, np.ndarray], list[Substitution]]:
         """The sample `first`, or the first in its place that can be read: (number, pixels, ...)."""
         shard_set, domain = self.source.shard_set, self.source.order.domain
-        number, substitutions = first, []
+        number, substitutions = first, list[Substitution]()
         for attempt in range(_TRIES):
             try:
                 pixels = decode_sample(self.reader.read(number), shard_set.names(number))

@@ -78,7 +78,7 @@ class FullOrder(Order):
         return epoch, int(order[rank])
 
     def shards_ahead(self, position: int, count: int) -> list[int]:
-        count = min(count, np.count_nonzero(self.shard_sizes))
+        count = min(count, int(np.count_nonzero(self.shard_sizes)))
         found: dict[int, None] = {}
         span = 4 * count
         while len(found) < count:

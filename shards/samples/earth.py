@@ -146,6 +146,8 @@ def _save(path: Path, pixels: np.ndarray) -> None:
     """PNG for ids (8 or 16 bits), JPEG with full chroma for colours, as the rasters are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    options = {"compress_level": 1} if path.suffix == ".png" else {"quality": 95, "subsampling": 0}
     with named(path):
-        image.save(path, **options)
+        if path.suffix == ".png":
+            image.save(path, compress_level=1)
+        else:
+            image.save(path, quality=95, subsampling=0)

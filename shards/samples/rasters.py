@@ -130,7 +130,7 @@ def _nearest_tint(picture: np.ndarray, tints: list[tuple[int, int, int]]) -> np.
 
 
 def _picture(name: str) -> np.ndarray:
-    with Image.open(_package_file(name), formats=("JPEG",)) as picture:
+    with _package_file(name).open("rb") as file, Image.open(file, formats=("JPEG",)) as picture:
         picture.draft("RGB", (WIDTH, HEIGHT))
         pixels = np.asarray(picture)
     assert pixels.shape == (HEIGHT, WIDTH, 3), f"{name} has another size: {pixels.shape}"

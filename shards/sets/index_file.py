@@ -37,8 +37,10 @@ class MemberIndex:
 
     def part(self, first: int, end: int) -> MemberIndex:
         """That of the samples from `first` to before `end`."""
-        columns = (self.suffixes, self.offsets, self.sizes, self.crc32s)
-        return MemberIndex(*(column[first:end] for column in columns))
+        own = slice(first, end)
+        return MemberIndex(
+            self.suffixes[own], self.offsets[own], self.sizes[own], self.crc32s[own]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,9 @@ def tar_columns(shard: Path, members: tuple[str, ...]) -> dict[str, Columns]:
     columns = empty_columns(members)
     with open(shard, "rb") as file:
         for found in tar_files(file, str(shard)):
-            _, suffix = split_name(found.name)
+            name = split_name(found.name)
+            assert name is not None, f"not packed by us: {found.name}"
+            suffix = name[1]
             content = os.pread(file.fileno(), found.size, found.offset)
             add_row(columns[suffix.partition(".")[0]], suffix, found, content)
     return columns

@@ -61,8 +61,8 @@ def verify(
         progress=progress,
     )
     remaining = iter(checks)
-    for shard_set, shards in zip(sets, whole):
-        own = list(islice(remaining, len(shards)))
+    for shard_set, parts in zip(sets, whole, strict=True):
+        own = list(islice(remaining, len(parts)))
         found = shard_file_problems(shard_set.store, shard_set.manifest)
         found += [problem for check in own for problem in check.problems]
         problems += found or _check_totals(shard_set, own)

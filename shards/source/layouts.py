@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from shards.records import LAYOUTS, OPTIONAL_MEMBERS, DataError, Record
@@ -100,7 +101,7 @@ def _condition_choices(source: Path, layout: str, split: str) -> list[Folders]:
 
 def _wanted(folders: Folders, layout: str, member: str, photos: bool) -> Folders:
     """The folder of the condition, and those of other members that go with it."""
-    companions = OPTIONAL_MEMBERS
+    companions: Collection[str] = OPTIONAL_MEMBERS
     if photos and layout != "unpaired":
         companions = folders.keys()
     return {

@@ -56,7 +56,7 @@ class Folder(Store):
         return self.location  # descriptors mean nothing to another process
 
     def __setstate__(self, location: str) -> None:
-        self.__init__(location)
+        Folder.__init__(self, location)
 
     def __del__(self) -> None:
         self.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import Any
 
 from shards.records import DataError
 
@@ -78,7 +78,7 @@ class Store(ABC):
         for offset in range(0, size, BLOCK):
             yield self.read_range(name, offset, min(BLOCK, size - offset))
 
-    def open(self, name: str) -> IO[bytes]:
+    def open(self, name: str) -> io.BufferedReader:
         """A whole file, to be read from its beginning."""
         return io.BufferedReader(_Pieces(self.blocks(name)), BLOCK)
 
@@ -103,7 +103,7 @@ class _Pieces(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:
         self._rest = self._rest or next(self._pieces, b"")
         size = min(len(buffer), len(self._rest))
         buffer[:size], self._rest = self._rest[:size], self._rest[size:]

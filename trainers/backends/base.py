@@ -134,8 +134,8 @@ class Backend:
     def step(self, seat: Seat, clip: float | None) -> Tensor:
         """Clip to the total norm `clip`, step, drop the gradients; returns the norm before."""
         seat.scaler.unscale_(seat.optimizer)
-        parameters = [p for p in seat.parameters.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        parameters = list(seat.parameters.values())
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if clip is not None:
             nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         seat.scaler.step(seat.optimizer)

@@ -29,17 +29,25 @@ SHARDED = ("exp_avg", "exp_avg_sq")
 """What Adam keeps of each number of a parameter."""
 
 
+def engine_of(seat: Seat) -> Any:
+    """A seat's player, DeepSpeed's engine, which comes without types."""
+    return seat.player
+
+
 @dataclass
 class EngineSeat(Seat):
     """A seat whose player is a DeepSpeed engine."""
 
     def leave(self) -> None:
-        self.player.destroy()
+        engine_of(self).destroy()
 
 
 @dataclass
 class ShardedSeat(EngineSeat):
     """Of each group's parameters, laid end to end, this rank's optimizer steps one slice."""
+
+    optimizer: Any
+    """DeepSpeed's own, which has no types either."""
 
     def moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         from deepspeed.utils import safe_get_full_optimizer_state as gather
@@ -113,20 +121,20 @@ class DeepSpeed(Distributed):
 
     @contextmanager
     def accumulate(self, seat: Seat, last: bool) -> Iterator[None]:
-        seat.player.set_gradient_accumulation_boundary(last)
+        engine_of(seat).set_gradient_accumulation_boundary(last)
         with super().accumulate(seat, last):
             yield
 
     def backward(self, seat: Seat, loss: Tensor) -> None:
-        seat.player.backward(loss)
+        engine_of(seat).backward(loss)
 
     def step(self, seat: Seat, clip: float | None) -> Tensor:
         if self.stage == 0:
             return super().step(seat, clip)
-        seat.optimizer.clip_grad = clip or 0.0
-        seat.player.step()
+        engine_of(seat).optimizer.clip_grad = clip or 0.0
+        engine_of(seat).step()
         # Infinite where the gradients were not finite: then it has left out the step.
-        return torch.as_tensor(seat.player.get_global_grad_norm(), device=self.device)
+        return torch.as_tensor(engine_of(seat).get_global_grad_norm(), device=self.device)
 
 
 def prepare_import(on_cpu: bool) -> None:

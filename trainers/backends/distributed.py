@@ -9,6 +9,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from trainers.backends.base import Backend, Place, Seat
 from trainers.backends.overlap import Reduction
@@ -75,20 +76,19 @@ class Replicated(Distributed):
     def seat(self, place: Place) -> Seat:
         seat = super().seat(place)
         if self.overlap or self.travels_as is not None:
-            seat.reduction = Reduction(seat.player, self.travels_as)
+            seat.reduction = Reduction(ddp(seat), self.travels_as)
         return seat
 
     def wrap(self, player: Player) -> nn.Module:
         # Buffers are `average_buffers`' business: networks also run unwrapped.
         buffers = [name for name, _ in player.named_buffers()]
-        ddp = nn.parallel.DistributedDataParallel
-        ddp._set_params_and_buffers_to_ignore_for_model(player, buffers)
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(player, buffers)
         # The bucket view saves one copy of all gradients (0.73 GB for pix2pixHD's generator).
-        return ddp(player, gradient_as_bucket_view=True)
+        return DistributedDataParallel(player, gradient_as_bucket_view=True)
 
     @contextmanager
     def accumulate(self, seat: Seat, last: bool) -> Iterator[None]:
-        synchronised = nullcontext() if last else seat.player.no_sync()
+        synchronised = nullcontext() if last else ddp(seat).no_sync()
         with super().accumulate(seat, last), synchronised:
             yield
 
@@ -96,3 +96,9 @@ class Replicated(Distributed):
         if seat.reduction is not None:
             seat.reduction.wait()
         return super().step(seat, clip)
+
+
+def ddp(seat: Seat) -> DistributedDataParallel:
+    """The player as wrap() made it."""
+    assert isinstance(seat.player, DistributedDataParallel)
+    return seat.player

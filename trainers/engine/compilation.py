@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,6 +21,8 @@ from trainers.backends.base import Backend
 from trainers.gan import GAN
 
 Kind = Literal["none", "fuse", "graphs"]
+Options = dict[str, str | int | bool | Callable[..., Any]]
+"""Of torch.compile."""
 VARIANTS = 64
 """Compiled forms that one piece of code may have: shapes, frozen or not, with a graph or without.
 Layers of one class share theirs: with recomputation pix2pixHD takes about 26."""
@@ -53,7 +55,7 @@ def compile_parts(gan: GAN, kind: Kind, backend: Backend) -> Compilation:
             _tell("compile=graphs needs a GPU: compile=fuse is used.")
     if kind == "none":
         return Compilation()
-    options: dict[str, bool] = {
+    options: Options = {
         "fallback_random": True,  # dropout draws what it would draw uncompiled
         "triton.cudagraphs": kind == "graphs",
     }
@@ -73,7 +75,7 @@ def compile_parts(gan: GAN, kind: Kind, backend: Backend) -> Compilation:
     return Compilation(kind)
 
 
-def _problem(device: torch.device, options: dict[str, bool]) -> str:
+def _problem(device: torch.device, options: Options) -> str:
     """Why a small function cannot be compiled and differentiated here; "" if it can."""
     import torch._dynamo.config
 
