@@ -126,8 +126,8 @@ def enter_worker(worker: int = 0) -> None:
 
 def keep_freed_memory() -> None:
     """Have glibc keep what this process frees for its next pictures, or its next step: given back
-    to the system, it would come again page by page: an eighth of the work of a worker, a quarter of a
-    training step at 2048x1024."""
+    to the system, it would come again page by page: an eighth of the work of a worker, a quarter of
+    a training step at 2048x1024."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # other C libraries have none
         mallopt(_M_MMAP_MAX, 0)

@@ -45,7 +45,7 @@ def sample_columns(shard_set: ShardSet) -> list[list[Image.Image]]:
         [cell(pixels) for pixels in decode_sample(reader.read(n), shard_set.names(n)).values()]
         for n in map(int, numbers)
     ]
-    return [list(column) for column in zip(*rows)]
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def cell(pixels: np.ndarray) -> Image.Image:

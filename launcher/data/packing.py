@@ -52,8 +52,9 @@ def pack_folder(
     for shard_set in sets:
         num_shards = len(shard_set.manifest.shards)
         print(f"{shard_set.store}: {shard_set.num_samples} samples in {num_shards} shards.")
-        if shard_set.manifest.left_out:
-            print(f"{len(shard_set.manifest.left_out)} samples left out: see {LEFT_OUT_FILE} there.")
+        left_out = shard_set.manifest.left_out
+        if left_out:
+            print(f"{len(left_out)} samples left out: see {LEFT_OUT_FILE} there.")
         for line in conversion_lines(shard_set):
             print(line)
     print(f"{out}: {pace_of(sets, time.monotonic() - since)}.")
@@ -128,8 +129,8 @@ def pack_earth(
     asked = (layout, split, num_labels, storing, replace, leave_out_bad)
     if asked != ("auto", "train", 0, Storing(), False, False):
         raise ConfigError(
-            "pack earth builds all its splits: leave out all options but --shard_mib and --workers, "
-            "or write ./earth for a folder of that name."
+            "pack earth builds all its splits: leave out all options but --shard_mib and "
+            "--workers, or write ./earth for a folder of that name."
         )
     from shards.samples import earth
 

@@ -100,7 +100,7 @@ def untold(parent: Sequence[str], wanted: str) -> str:
     options = list(parent[: parent.index("launcher")] if "launcher" in parent else parent)
     if not any(Path(word).name.startswith("accelerate") for word in options):
         return ""
-    for name, value in zip(options, [*options[1:], ""]):
+    for name, value in zip(options, [*options[1:], ""], strict=True):
         option, equals, text = name.replace("-", "_").partition("=")
         if option == f"__{wanted}":
             return text if equals else value

@@ -145,5 +145,5 @@ def _with(module: nn.Module, kind: type, attribute: str, value: bool) -> Iterato
     try:
         yield
     finally:
-        for layer, value in zip(layers, before):
+        for layer, value in zip(layers, before, strict=True):
             setattr(layer, attribute, value)

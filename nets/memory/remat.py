@@ -67,12 +67,12 @@ def _scratch_statistics(module: nn.Module) -> Iterator[None]:
     Not `untracked`: checkpointing wants the recomputation to save as many tensors as before."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     before = [dict(norm.named_buffers()) for norm in norms]
-    for norm, buffers in zip(norms, before):
+    for norm, buffers in zip(norms, before, strict=True):
         for name, buffer in buffers.items():
             setattr(norm, name, torch.empty_like(buffer))
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, before):
+        for norm, buffers in zip(norms, before, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)

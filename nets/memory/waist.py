@@ -87,7 +87,7 @@ class Ahead:
         The graph is kept: it is there for others."""
         weighted, parameters = total(terms), list(module.parameters())
         found = torch.autograd.grad(weighted, parameters, retain_graph=True)
-        for parameter, gradient in zip(parameters, found):
+        for parameter, gradient in zip(parameters, found, strict=True):
             before = self._gradients.get(parameter)
             self._gradients[parameter] = gradient if before is None else before + gradient
         self._totals.append(weighted.detach())
@@ -139,7 +139,7 @@ def _differentiated(
     gradients: Gradients = [None] * len(leaves)
     for part in parts:
         total, found, own = _differentiate(part, leaves, _scale.get())
-        gradients = [_add(before, new) for before, new in zip(gradients, own)]
+        gradients = [_add(before, new) for before, new in zip(gradients, own, strict=True)]
         totals.append(total)
         _add_terms(terms, found)
     return torch.stack(totals).sum(), terms, gradients

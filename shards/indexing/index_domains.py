@@ -50,7 +50,7 @@ def index_domains(
         )
         for folder in folders
     ]
-    for folder, indexed in zip(folders, found):
+    for folder, indexed in zip(folders, found, strict=True):
         if indexed.shard_set.layout != "images":
             raise DataError(
                 f"{folder} holds samples of layout {indexed.shard_set.layout}, but a domain is of "

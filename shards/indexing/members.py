@@ -109,7 +109,7 @@ def _guessed(endings: Counter[str]) -> dict[str, str]:
             plain.append(ending)
     if plain and not set(guessed.values()) <= {"label", "inst"}:
         return {}
-    return guessed | {ending: "image" for ending in plain}
+    return guessed | dict.fromkeys(plain, "image")
 
 
 def _listed(endings: Counter[str]) -> str:

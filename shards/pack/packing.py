@@ -66,10 +66,10 @@ def pack(
     opened.
 
     layout: one of SOURCE_LAYOUTS or "auto"; num_labels: refuse label ids from here on; shard_mib:
-    MiB of source files in a shard, about; storing: what is stored in another form; replace: if `out`
-    holds other images already, or is damaged, pack a new generation that readers find from then
-    on; leave_out_bad: pack the sound samples alone, look for them first, and list the others in
-    LEFT_OUT_FILE; workers: processes, one per CPU if None.
+    MiB of source files in a shard, about; storing: what is stored in another form; replace: if
+    `out` holds other images already, or is damaged, pack a new generation that readers find from
+    then on; leave_out_bad: pack the sound samples alone, look for them first, and list the others
+    in LEFT_OUT_FILE; workers: processes, one per CPU if None.
     The same input gives the same bytes. Raises DataError for anything wrong with the data or the
     disk; `out` then stays unfinished, and its finished shards are kept for the next run."""
     if shard_mib < 1:
@@ -127,9 +127,8 @@ def _bad_samples(run: Run) -> list[BadSample]:
 
 
 def _list_bad(file: Path, bad: list[BadSample]) -> None:
-    with disk_errors(file):
-        with open(file, "w", encoding="utf-8", opener=through_no_link) as lines:
-            lines.writelines(f"{one.reason}\n" for one in bad)
+    with disk_errors(file), open(file, "w", encoding="utf-8", opener=through_no_link) as lines:
+        lines.writelines(f"{one.reason}\n" for one in bad)
 
 
 def _runner(plan: Plan, workers: int | None, progress: Progress | None) -> Run:
@@ -176,7 +175,7 @@ def _is_same(plan: Plan, run: Run) -> bool:
         return False  # without reading a file
     if [shard.sha256 for shard in shards] != run(digest):
         return False
-    for planned, manifest in zip(plan.sets, manifests):
+    for planned, manifest in zip(plan.sets, manifests, strict=True):
         _check_labels(plan, manifest, planned.out)
     return True
 

@@ -77,7 +77,7 @@ class Census:
 
     def to_json(self) -> dict[str, Any]:
         """The same counts give the same JSON."""
-        widths, heights = zip(*self.sizes)
+        widths, heights = zip(*self.sizes, strict=True)
         conversions, notes = self.listed_conversions(), _by_member(self.notes)
         return {
             "sizes": self.listed_sizes(),
@@ -111,4 +111,5 @@ def check_label_uses(label_ids: dict[int, LabelUse], num_labels: int, where: obj
     beyond = {i: use.num_pixels for i, use in label_ids.items() if i >= num_labels}
     if beyond:
         first_key = label_ids[min(beyond)].first_key
-        check_label_ids(beyond, num_labels, f"{where}: the label map of {first_key} (and maybe others)")
+        place = f"{where}: the label map of {first_key} (and maybe others)"
+        check_label_ids(beyond, num_labels, place)

@@ -44,7 +44,7 @@ def without_texts(data: bytes) -> bytes:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of the whole chunks of a PNG, one after the other; none of other files."""
+    """Name, start and end of the whole chunks of a PNG, one after another; none of other files."""
     start = len(PNG_MAGIC)
     while data.startswith(PNG_MAGIC) and start + 12 <= len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")

@@ -84,7 +84,9 @@ class Remap:
         found = table[ids]
         if (found < 0).any():
             missing = int(ids[found < 0].min())
-            raise DataError(f"{where} has label id {missing}, which {self.file} does not list: add it")
+            raise DataError(
+                f"{where} has label id {missing}, which {self.file} does not list: add it"
+            )
         return found.astype(np.uint8)
 
     def to_json(self) -> dict[str, int]:

@@ -191,7 +191,8 @@ class WindowedOrder(Order):
         pieces = self._stream(epoch, stream)
         group = slice(number * self.window, (number + 1) * self.window)
         sizes = np.diff(pieces.ends, prepend=0)[group]
-        ranges = [np.arange(f, f + size) for f, size in zip(pieces.firsts[group], sizes)]
+        firsts = pieces.firsts[group]
+        ranges = [np.arange(f, f + size) for f, size in zip(firsts, sizes, strict=True)]
         samples = np.concatenate(ranges)
         return samples[shuffled(len(samples), self.seed, self.domain, epoch, stream, number)]
 

@@ -75,9 +75,12 @@ def _generation(store: Store, domains: Sequence[str], wanted: str | None) -> Sto
             listed = read_domains(folder)
             if _combined([listed.get(name, "") for name in domains]) == wanted:
                 return folder
-        elif not domains and folder.size(MANIFEST_FILE) is not None:
-            if read_manifest(folder).fingerprint == wanted:
-                return folder
+        elif (
+            not domains
+            and folder.size(MANIFEST_FILE) is not None
+            and read_manifest(folder).fingerprint == wanted
+        ):
+            return folder
     return current(store)
 
 
@@ -105,7 +108,7 @@ def _sources(
         )
     return tuple(
         _domain(store, name, shuffle, seed, number, member)
-        for number, (name, member) in enumerate(zip(domains, MEMBERS))
+        for number, (name, member) in enumerate(zip(domains, MEMBERS, strict=True))
     )
 
 

@@ -82,7 +82,7 @@ def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Ba
     batch: Batch = {}
     for member in samples[0]:
         arrays = [sample[member] for sample in samples]
-        for key, array in zip(keys, arrays):
+        for key, array in zip(keys, arrays, strict=True):
             if array.shape != arrays[0].shape:
                 raise DataError(
                     f"{keys[0]} is {size_text(arrays[0].shape[1::-1])} and {key} is "

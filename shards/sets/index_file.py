@@ -59,7 +59,8 @@ def empty_columns(members: tuple[str, ...]) -> dict[str, Columns]:
 
 def add_row(columns: Columns, suffix: str, found: TarFile, content: bytes) -> None:
     """Note where one member of the next sample lies."""
-    for field, value in zip(_FIELDS, (suffix, found.offset, found.size, zlib_ng.crc32(content))):
+    values = (suffix, found.offset, found.size, zlib_ng.crc32(content))
+    for field, value in zip(_FIELDS, values, strict=True):
         columns[field].append(value)
 
 

@@ -33,6 +33,6 @@ class Reader:
         index = self.shard_set.index
         shard = self.shard_set.shard_name(sample)
         ranges = [(int(c.offsets[sample]), int(c.sizes[sample])) for c in index.values()]
-        files = dict(zip(index, self.shard_set.store.read_ranges(shard, ranges)))
+        files = dict(zip(index, self.shard_set.store.read_ranges(shard, ranges), strict=True))
         crc32s = {member: int(index[member].crc32s[sample]) for member in index}
         return files, [m for m, content in files.items() if zlib_ng.crc32(content) != crc32s[m]]

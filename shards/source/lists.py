@@ -1,5 +1,5 @@
-"""A list of files -> records: a CSV table with a header (its columns parted by commas, semicolons or
-tabs), or JSON objects line by line.
+"""A list of files -> records: a CSV table with a header (its columns parted by commas, semicolons
+or tabs), or JSON objects line by line.
 
 Its columns are the members of one layout (label, inst, image | a, b | ab | image), paths relative
 to the list's folder; optionally `key` and `split`. All lines have the same columns.
@@ -96,7 +96,7 @@ def _csv_rows(file: Path) -> Iterator[Row]:
                         f"{file}, line {reader.line_num} has {len(cells)} cells, but the header "
                         f"has {len(header)}: give each column one (quote what holds a comma)"
                     )
-                yield reader.line_num, dict(zip(header, cells))
+                yield reader.line_num, dict(zip(header, cells, strict=True))
         except csv.Error as error:
             raise DataError(f"{file}, line {reader.line_num} is broken: {error}") from error
 

@@ -18,7 +18,8 @@ from shards.records import DataError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 OTHER_IMAGE_SUFFIXES = frozenset(
-    ".bmp .gif .tif .tiff .ppm .pgm .npy .npz .exr .hdr .jp2 .heic .avif".split()
+    {".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".npy", ".npz"}
+    | {".exr", ".hdr", ".jp2", ".heic", ".avif"}
 )
 """Refused by name: passed over in silence, they would be missed only after the training."""
 
@@ -176,8 +177,8 @@ def _key(path: Path, folder: Path, ending: str | None) -> str | None:
 
 
 def normal_key(text: str) -> str:
-    """A key as it is stored: without dots, and with accents composed, as Linux writes them and macOS
-    does not: names that look the same are the same."""
+    """A key as it is stored: without dots, and with accents composed, as Linux writes them and
+    macOS does not: names that look the same are the same."""
     return unicodedata.normalize("NFC", text).replace(".", "_")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ class Patches(nn.Module):
         widths = [min(width * 2**level, 512) for level in range(depth + 1)]
         first = [nn.Conv2d(channels, width, 4, 2, padding), nn.LeakyReLU(0.2, True)]
         self.layers = nn.ModuleList([nn.Sequential(*first)])
-        for level, (before, after) in enumerate(zip(widths, widths[1:]), start=1):
+        for level, (before, after) in enumerate(pairwise(widths), start=1):
             layer = nn.Conv2d(before, after, 4, 2 if level < depth else 1, padding)
             norm = nn.InstanceNorm2d(after)
             self.layers.append(nn.Sequential(layer, norm, nn.LeakyReLU(0.2, True)))
@@ -184,11 +184,11 @@ def pix2pixhd(model: Any, device: torch.device, dtype: torch.dtype | None) -> Pl
         d = sum(lsgan(s[-1], False) for s in shown) + sum(lsgan(s[-1], True) for s in wanted)
         g = sum(lsgan(scale[-1], True) for scale in found)
         weight = 4.0 / (model.num_layers + 1) / model.num_scales * model.lambda_feat
-        for ours, theirs in zip(found, wanted):
-            for a, b in zip(ours[:-1], theirs[:-1]):
+        for ours, theirs in zip(found, wanted, strict=True):
+            for a, b in zip(ours[:-1], theirs[:-1], strict=True):
                 g = g + weight * F.l1_loss(a, b.detach())
         if vgg is not None:
-            for level, (a, b) in enumerate(zip(vgg(fake), vgg(real))):
+            for level, (a, b) in enumerate(zip(vgg(fake), vgg(real), strict=True)):
                 share = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)[level]
                 g = g + model.lambda_vgg * share * F.l1_loss(a, b.detach())
         return g, 0.5 * d
@@ -196,7 +196,7 @@ def pix2pixhd(model: Any, device: torch.device, dtype: torch.dtype | None) -> Pl
     def update(batch: Batch) -> tuple[Tensor, Tensor]:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             totals = losses(batch)
-        for total, optimizer in zip(totals, optimizers):
+        for total, optimizer in zip(totals, optimizers, strict=True):
             optimizer.zero_grad()
             total.backward()
             optimizer.step()
@@ -227,7 +227,7 @@ def cyclegan(model: Any, device: torch.device, dtype: torch.dtype | None) -> Pla
         if model.lambda_identity:
             share_a, share_b = (model.lambda_identity * w for w in (model.lambda_A, model.lambda_B))
             total = total + share_b * F.l1_loss(to_b(b), b) + share_a * F.l1_loss(to_a(a), a)
-        for judge, fake in zip(judges, (fake_b, fake_a)):
+        for judge, fake in zip(judges, (fake_b, fake_a), strict=True):
             total = total + lsgan(judge(fake)[-1], True)
         return total, fake_b, fake_a
 
@@ -245,7 +245,7 @@ def cyclegan(model: Any, device: torch.device, dtype: torch.dtype | None) -> Pla
         frozen(judges, False)
         optimizers[1].zero_grad()
         shares = []
-        for judge, real, fake in zip(judges, (b, a), (fake_b, fake_a)):
+        for judge, real, fake in zip(judges, (b, a), (fake_b, fake_a), strict=True):
             with torch.autocast(device.type, dtype, enabled=dtype is not None):
                 shares.append(judged(judge, real, fake))
             shares[-1].backward()

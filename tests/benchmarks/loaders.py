@@ -128,10 +128,8 @@ class PlainFolder(Loader):
 
     def __init__(self, material: Path) -> None:
         folders = {m: material / "source" / folder for m, folder in FOLDERS.items()}
-        self.paths = [
-            dict(zip(folders, paths))
-            for paths in zip(*(sorted(folder.iterdir()) for folder in folders.values()))
-        ]
+        listed = (sorted(folder.iterdir()) for folder in folders.values())
+        self.paths = [dict(zip(folders, each, strict=True)) for each in zip(*listed, strict=True)]
 
     def files(self) -> Iterator[dict[str, bytes]]:
         for paths in self.paths:

@@ -88,11 +88,11 @@ def race(runners: Sequence[Runner], steps: int) -> list[Row]:
         lines.append(here)
     times: list[list[float]] = [[] for _ in runners]
     for _ in range(WARM_UP + steps):
-        for line, measured in zip(lines, times):
+        for line, measured in zip(lines, times, strict=True):
             line.send("step")
             measured.append(line.recv())
     rows = []
-    for runner, line, measured in zip(runners, lines, times):
+    for runner, line, measured in zip(runners, lines, times, strict=True):
         line.send("end")
         median = statistics.median(measured[WARM_UP:])
         rows.append({"step": runner.name, "seconds": median, **line.recv()})

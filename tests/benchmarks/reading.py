@@ -117,13 +117,13 @@ def compared(folder: Path, suffix: str, options: Options) -> list[Row]:
     torch.set_num_threads(1)
     loaders = [kind(folder) if installed(kind) else None for kind in LOADERS]
     rows: list[Row] = [{"pictures": suffix, "loader": kind.name} for kind in LOADERS]
-    present = [(loader, row) for loader, row in zip(loaders, rows) if loader]
+    present = [(loader, row) for loader, row in zip(loaders, rows, strict=True) if loader]
     for measure in measures(options):
         times: list[list[Row]] = [[] for _ in present]
         for _ in range(1 + options.rounds):
-            for (loader, _), measured in zip(present, times):
+            for (loader, _), measured in zip(present, times, strict=True):
                 measured.append(measure(loader))
-        for (_, row), (_warm_up, *measured) in zip(present, times):
+        for (_, row), (_warm_up, *measured) in zip(present, times, strict=True):
             for name in measured[0]:
                 row[name] = round(statistics.median(time[name] for time in measured), 3)
     ours, first = present[0]

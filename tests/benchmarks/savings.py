@@ -102,7 +102,7 @@ def real_with_graph(swaps: Swaps, config: Config) -> None:
     def perceptual_loss(vgg: Vgg, fake: Tensor, real: Tensor, *whole: object) -> Tensor:
         wanted, found = vgg(real.detach().requires_grad_()), vgg(fake)
         distances = map(perceptual.l1, found, wanted)
-        return torch.stack([w * d for w, d in zip(SLICE_WEIGHTS, distances)]).sum()
+        return torch.stack([w * d for w, d in zip(SLICE_WEIGHTS, distances, strict=True)]).sum()
 
     swaps.put(perceptual, "perceptual_loss", perceptual_loss)
 

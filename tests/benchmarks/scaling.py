@@ -175,7 +175,7 @@ def measure(world: int, config_yaml: str, size: tuple[int, int], steps: int) -> 
         "together": together,
         "apart": apart,
         "all_reduce": {num_bytes: median(seconds) for num_bytes, seconds in reductions.items()},
-        "updates": list(updates_of(apart, list(zip(*backwards)))),
+        "updates": list(updates_of(apart, list(zip(*backwards, strict=True)))),
     }
 
 

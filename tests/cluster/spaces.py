@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -10,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 TIE = ("setpriv", "--pdeathsig", "KILL")
-UNSHARE = "unshare --net --uts --mount --pid --fork --mount-proc --kill-child=KILL bash -ec".split()
+UNSHARE = shlex.split(
+    "unshare --net --uts --mount --pid --fork --mount-proc --kill-child=KILL bash -ec"
+)
 
 
 def run(*command: str, check: bool = True) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nets.discriminators.patch import MultiscaleDiscriminator
 from nets.generators.encoders import Encoder
@@ -82,14 +82,19 @@ def test_a_discriminator_needs_no_copy_of_the_condition() -> None:
     lead = network.lead(condition)
     apart = [network(image, lead) for image in images]
     whole = [network(torch.cat([condition, image], 1)) for image in images]
-    for ours, theirs in zip(apart, whole):
-        assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(ours, theirs))
+    for ours, theirs in zip(apart, whole, strict=True):
+        assert close(ours, theirs)
     inputs = [condition, *images, *network.parameters()]
     ours, theirs = (
         torch.autograd.grad(sum(f.square().mean() for found in way for f in found), inputs)
         for way in (apart, whole)
     )
-    assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(ours, theirs))
+    assert close(ours, theirs)
+
+
+def close(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in pairs)
 
 
 @pytest.mark.parametrize("num_enhancers", [1, 2, 3])

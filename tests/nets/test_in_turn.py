@@ -57,7 +57,7 @@ def gradients(nets: nn.ModuleList) -> dict[str, Tensor | None]:
 
 def plain(nets: nn.ModuleList, parts: list[Part], scale: float = 1.0) -> tuple[Tensor, list[Terms]]:
     nets.zero_grad()
-    totals, terms = zip(*(part() for part in parts))
+    totals, terms = zip(*(part() for part in parts), strict=True)
     (sum(totals) * scale).backward()
     return sum(totals).detach(), list(terms)
 

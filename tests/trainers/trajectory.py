@@ -33,7 +33,7 @@ def walk(
     optimizers = [torch.optim.Adam(p.parameters(), 2e-4, (0.5, 0.999)) for p in players]
     for step, wanted in enumerate(expected["steps"]):
         raw, carry, found = batch(step), {}, {}
-        for phase, player, optimizer in zip(phases, players, optimizers):
+        for phase, player, optimizer in zip(phases, players, optimizers, strict=True):
             with only(gan, phase):
                 optimizer.zero_grad()
                 total, terms, out = player(raw, carry)

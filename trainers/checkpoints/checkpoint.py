@@ -109,7 +109,8 @@ def newest(folder: Path) -> str | None:
     name = pointed_at(folder)
     if name in names:
         return name
-    return max((n for n in names if (folder / n / FILES).exists()), default=max(names, default=None))
+    whole = (name for name in names if (folder / name / FILES).exists())
+    return max(whole, default=max(names, default=None))
 
 
 def numbered(folder: Path) -> list[str]:
@@ -285,7 +286,9 @@ def own_tensors(gan: GAN, backend: Backend) -> dict[str, Tensor]:
     """What this process alone holds: {"random/cpu": ..., "gan/NAME": ...}."""
     groups = {"random": random_state(backend.device), "gan": gan.own_state()}
     return {
-        f"{group}/{name}": tensor for group, found in groups.items() for name, tensor in found.items()
+        f"{group}/{name}": tensor
+        for group, found in groups.items()
+        for name, tensor in found.items()
     }
 
 

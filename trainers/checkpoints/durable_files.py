@@ -1,4 +1,4 @@
-"""Files that survive a power cut: on disk when a function returns, replaced at once or not at all."""
+"""Files that survive a power cut: on disk when a function returns, replaced at once or never."""
 
 from __future__ import annotations
 

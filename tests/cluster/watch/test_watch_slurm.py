@@ -217,7 +217,8 @@ def test_a_job_that_waits_to_go_on_keeps_its_run(slurm_cluster: MiniSlurm, tmp_p
     copy = os.environ | {"SLURM_JOB_ID": "999"}
     done = subprocess.run(command, cwd=ROOT, env=copy, capture_output=True, text=True, timeout=60)
     queries.cancel(waiting)
-    assert done.returncode == 1 and f"in the hands of job {waiting}, which is PENDING" in done.stdout
+    assert done.returncode == 1
+    assert f"in the hands of job {waiting}, which is PENDING" in done.stdout
     assert len(attempts.attempts(tmp_path)) == 1
 
 

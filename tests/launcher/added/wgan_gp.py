@@ -8,6 +8,8 @@ Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017 (arXiv:170
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -45,7 +47,7 @@ class WganGp(GAN):
         self.config = config
         widths = [config.num_noise, 4 * config.width, 2 * config.width, config.width]
         layers = []
-        for level, (before, after) in enumerate(zip(widths, widths[1:])):
+        for level, (before, after) in enumerate(pairwise(widths)):
             grow = (4, 1, 0) if level == 0 else (4, 2, 1)  # 1 -> 4 -> 8 -> 16
             layers += [nn.ConvTranspose2d(before, after, *grow), nn.BatchNorm2d(after), nn.ReLU()]
         layers += [nn.ConvTranspose2d(config.width, 3, 4, 2, 1), nn.Tanh()]

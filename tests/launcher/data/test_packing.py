@@ -31,7 +31,8 @@ def test_domains_are_packed_verified_and_their_conversions_told(tmp_path: Path) 
         f"{out}/A: 2 samples in 1 shards.",
         "A: 2 of 2 pictures are grey; they are read as upright 8-bit RGB.",
         f"{out}/B: 3 samples in 1 shards.",
-        "B: 1 of 3 pictures are RGB with opaque alpha, 1 are grey; they are read as upright 8-bit RGB.",
+        "B: 1 of 3 pictures are RGB with opaque alpha, 1 are grey; they are read as upright 8-bit "
+        "RGB.",
     ):
         assert line in output.splitlines(), output
     status, output = organza("verify", out)

@@ -57,7 +57,7 @@ def test_the_fastest_that_fits_is_chosen_and_shown() -> None:
     config, work = load("pix2pixhd-full", {}), Work(1, (1024, 2048), world=8)
     names = memory_presets.presets(config.model)
     assert names == ("none", "blocks", "halves", "halves+slices", "whole+strips")
-    found = {name: gib * GIB for name, gib in zip(names, (10, 9, 7, 7, 6))}
+    found = {name: gib * GIB for name, gib in zip(names, (10, 9, 7, 7, 6), strict=True)}
     chosen = [fastest(config, work, found, gib * GIB) for gib in (24, 10, 9, 8, 6)]
     assert [names[i] for i in chosen] == ["none", "none", "blocks", "halves", "whole+strips"]
     with pytest.raises(ConfigError) as caught:

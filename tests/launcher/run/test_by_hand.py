@@ -33,7 +33,7 @@ def train(recipe: Path, *ranks: dict[str, str], timeout_s: float = 30) -> list[t
         for variables in ranks
     ]
     outputs = [process.communicate(timeout=60 + timeout_s)[0] for process in started]
-    return [(process.returncode, output) for process, output in zip(started, outputs)]
+    return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
 
 
 def by_hand(rank: int, port: int, **others: str) -> dict[str, str]:

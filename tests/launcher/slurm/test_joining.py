@@ -104,7 +104,8 @@ raise KeyError("lost")
 @pytest.mark.parametrize("launch", COMMANDS)
 def test_the_launchers_are_called_as_was_read_and_approved(launch: str) -> None:
     words, variables = COMMANDS[launch]
-    assert launchers.command(launch, NODE) == Command([sys.executable, "-m", *words.split()], variables)
+    expected = Command([sys.executable, "-m", *words.split()], variables)
+    assert launchers.command(launch, NODE) == expected
 
 
 def test_every_launcher_has_a_golden() -> None:

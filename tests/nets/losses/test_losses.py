@@ -63,7 +63,7 @@ def test_feature_matching_weighs_by_the_depth(num_layers: int) -> None:
     network = MultiscaleDiscriminator(3, ndf=2, num_layers=num_layers, num_scales=1).double()
     real, fake = (network(image(f"fm/{i}", (1, 3, 64, 96)).double())[0] for i in range(2))
     assert len(real) == num_layers + 2
-    distances = [(f - r).abs().mean().item() for f, r in zip(fake[:-1], real[:-1])]
+    distances = [(f - r).abs().mean().item() for f, r in zip(fake[:-1], real[:-1], strict=True)]
     expected = sum(distances) * 4 / (num_layers + 1)
     assert losses.feature_matching(fake, real).item() == pytest.approx(expected, rel=1e-12)
 
@@ -77,7 +77,7 @@ def test_hinge() -> None:
 
 def test_feature_matching() -> None:
     expected = recorded("functions")["feature_matching_hd"]
-    pairs = list(zip(features("fake"), features("real")))
+    pairs = list(zip(features("fake"), features("real"), strict=True))
     value = sum(losses.feature_matching(fake, real) for fake, real in pairs) / len(pairs)
     assert value.item() * expected["lambda_feat"] == pytest.approx(expected["value"], rel=1e-12)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -86,7 +88,7 @@ def test_strips_cover_the_image_once() -> None:
     for height in (64, 256, 300, 1024):
         cuts = list(strips(height))
         assert [cut.start for cut in cuts] == list(range(0, height, 256))
-        assert all(a.stop == b.start for a, b in zip(cuts, cuts[1:]))
+        assert all(a.stop == b.start for a, b in pairwise(cuts))
         assert cuts[-1].stop == cuts[-1].bottom == height and cuts[0].top == 0
 
 

@@ -28,8 +28,8 @@ def parse(path: Path) -> list[list[Component]]:
     for line in lines:
         words = line.split()
         assert len(words) % 4 == 0
-        parts = zip(words[0::4], map(int, words[1::4]), map(int, words[2::4]), words[3::4])
-        samples.append(list(parts))
+        offsets, sizes = map(int, words[1::4]), map(int, words[2::4])
+        samples.append(list(zip(words[0::4], offsets, sizes, words[3::4], strict=True)))
     for _, offset, _, _ in (component for sample in samples for component in sample):
         assert offset % 512 == 0
     return samples
@@ -43,7 +43,7 @@ def check(idx: Path, shard: Path) -> list[list[Component]]:
     with tarfile.open(shard) as tar:
         entries = tar.getmembers()
         assert [name for *_, name in components] == [entry.name for entry in entries]
-        for (suffix, offset, size, name), entry in zip(components, entries):
+        for (suffix, offset, size, name), entry in zip(components, entries, strict=True):
             assert data[offset : offset + size] == tar.extractfile(entry).read()
             folder, _, base = name.rpartition("/")
             assert base.split(".", 1)[1] == suffix

@@ -68,7 +68,8 @@ def test_domains_lose_their_own_and_must_keep_some(tmp_path):
     source = domain_source(tmp_path / "s", trainA=2, trainB=3)
     (source / "trainB/trainB-1.png").write_bytes(b"junk")
     pack(source, tmp_path / "out", leave_out_bad=True, workers=1)
-    left_out = {name: one.manifest.left_out for name, one in open_all(str(tmp_path / "out")).items()}
+    sets = open_all(str(tmp_path / "out"))
+    left_out = {name: one.manifest.left_out for name, one in sets.items()}
     assert left_out == {"A": (), "B": ("trainB-1",)}
     for path in (source / "trainA").iterdir():
         path.write_bytes(b"junk")

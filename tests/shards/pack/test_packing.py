@@ -50,7 +50,7 @@ def test_stock_webdataset_reads_the_pixels(labels_source, packed):
     samples = list(raw.to_tuple("__key__", "label.png", "inst.png", "image.png"))
     assert [key for key, *_ in samples] == list(packed.keys)
     for key, *files in samples:
-        for folder, data in zip(("label", "inst", "img"), files):
+        for folder, data in zip(("label", "inst", "img"), files, strict=True):
             assert data == (labels_source / f"train_{folder}" / f"{key}.png").read_bytes()
     decoded = webdataset.WebDataset(url, shardshuffle=False).decode("pil")
     for key, label, image in decoded.to_tuple("__key__", "label.png", "image.png"):

@@ -25,9 +25,9 @@ def test_what_another_process_finished_meanwhile_is_not_touched(packed, labels_s
         shard_bytes=2**20, storing=Storing(),
     )
     before = contents(out)
-    with pytest.raises(DataError, match="was packed by another process meanwhile"):
-        with workplace(plan):
-            pass
+    refused = pytest.raises(DataError, match="was packed by another process meanwhile")
+    with refused, workplace(plan):
+        pass
     assert contents(out).items() >= before.items()
 
 

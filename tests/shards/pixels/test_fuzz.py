@@ -107,7 +107,7 @@ def same(one: Pixels, two: Pixels) -> bool:
     """Whether all pixels are equal; a set without instance maps is one, too."""
     return len(one) == len(two) and all(
         a.keys() | {"inst"} == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
-        for a, b in zip(one, two)
+        for a, b in zip(one, two, strict=True)
     )
 
 

@@ -152,7 +152,7 @@ def two_channel_jpeg() -> bytes:
 
 
 def scans(number: int) -> tuple[bytes, bytes, bytes]:
-    """A progressive JPEG whose last scan is there so many times, as its beginning, scans and end."""
+    """A progressive JPEG whose last scan is there so many times: its beginning, scans and end."""
     buffer = io.BytesIO()
     Image.fromarray(PHOTO).save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()
@@ -187,7 +187,11 @@ REFUSED = {
     "lossy ids": ("label", encoded(IDS, "JPEG"), "JPEG, which blurs ids"),
     "2-bit grey ids": ("label", png(IDS, 2, 0), "2-bit grey PNG"),
     "4-bit grey ids": ("inst", png(IDS, 4, 0), "4-bit grey PNG"),
-    "transparency": ("image", transparent(), "transparent pixels: compose it over a colour by --background"),
+    "transparency": (
+        "image",
+        transparent(),
+        "transparent pixels: compose it over a colour by --background",
+    ),
     "grey transparency": ("a", png(with_alpha(GREY[..., None], 0), 8, 4), "48 transparent pixels"),
     "16-bit transparency": ("a", png(with_alpha(DEEP, 999), 16, 6), "48 transparent pixels"),
     "a transparent colour": (
@@ -273,7 +277,9 @@ def test_unequal_sizes_are_refused_with_both():
 
 
 @given(
-    original=st.sampled_from([encoded(IDS), encoded(PHOTO), encoded(PHOTO, "JPEG"), transparent(), webp(PHOTO)]),
+    original=st.sampled_from(
+        [encoded(IDS), encoded(PHOTO), encoded(PHOTO, "JPEG"), transparent(), webp(PHOTO)]
+    ),
     flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=5),
     length=st.integers(0, 3000),
     member=st.sampled_from(["label", "inst", "image"]),

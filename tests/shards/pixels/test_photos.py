@@ -108,7 +108,8 @@ def test_files_that_are_right_already_still_make_another_set(tmp_path):
     pack(tmp_path / "source", tmp_path / "out", layout="side-by-side", workers=1)
     with pytest.raises(DataError, match="with other options"):
         pack(
-            tmp_path / "source", tmp_path / "out", layout="side-by-side", storing=Storing(KINDS[0]), workers=1
+            tmp_path / "source", tmp_path / "out", layout="side-by-side",
+            storing=Storing(KINDS[0]), workers=1,
         )
 
 
@@ -127,7 +128,8 @@ def test_shards_kept_from_an_interrupted_run_are_of_the_same_option(large_source
     for out, first in (("kept", jpeg), ("other", None), ("better", Photos("jpeg", 51))):
         with pytest.raises(KeyboardInterrupt):
             pack(
-                source, tmp_path / out, shard_mib=1, storing=Storing(first), workers=1, progress=stop_at_two
+                source, tmp_path / out, shard_mib=1,
+                storing=Storing(first), workers=1, progress=stop_at_two,
             )
         shards = sorted((tmp_path / out).glob("*.tar"))
         times = [path.stat().st_mtime_ns for path in shards]

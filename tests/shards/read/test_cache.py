@@ -298,7 +298,7 @@ def test_domains_share_a_cache(tmp_path):
     with FaultServer(tmp_path / "out") as server:
         cache = Cache(tmp_path / "cache", MIB)
         remote = open_sources(server.url, "unpaired", seed=0, cache=cache)
-        for one, other in zip(remote, local):
+        for one, other in zip(remote, local, strict=True):
             assert Reader(one.shard_set).read(1) == Reader(other.shard_set).read(1)
     assert fingerprint(remote) == fingerprint(local) and len(copies(tmp_path / "cache")) == 2
 

@@ -65,7 +65,8 @@ def load(sources: tuple[Source, ...], steps: int, *, world: int = 1, **options) 
 
 
 def samples_of(loaded: list[Batch]) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
-    return [sample for batch in loaded for sample in zip(batch["keys"], batch["a"], batch["b"])]
+    columns = ((batch["keys"], batch["a"], batch["b"]) for batch in loaded)
+    return [sample for batch in columns for sample in zip(*batch, strict=True)]
 
 
 def keys_of(loaded: list[Batch]) -> list[tuple[str, str]]:
@@ -95,7 +96,7 @@ def test_two_domains_are_a_and_b_of_a_sample(domains):
     assert epoch_size(sources) == epoch_size(sources[::-1]) == 5
     for position, batch in enumerate(load(sources, 12)):
         assert set(batch) == {"a", "b", "keys"}
-        for source, key in zip(sources, keys_of([batch])[0]):
+        for source, key in zip(sources, keys_of([batch])[0], strict=True):
             sample = source.order.locate(position)[1]
             shard_set = source.shard_set
             assert shard_set.keys[sample] == key
@@ -169,7 +170,7 @@ def test_any_world_and_any_resume_give_the_same_pairs(
 
 def assert_same(one: list, two: list) -> None:
     assert [key for key, *_ in one] == [key for key, *_ in two]
-    for (key, *left), (_, *right) in zip(one, two):
+    for (key, *left), (_, *right) in zip(one, two, strict=True):
         assert all(map(torch.equal, left, right)), key
 
 
@@ -197,10 +198,10 @@ def test_each_set_has_its_own_draw(domains):
     other = unpaired(domains, 6, 5)[1]
     drawn = samples_of(load(sources, 24, preprocess=CROP))
     changed = samples_of(load((first, other), 24, preprocess=CROP))
-    assert all(torch.equal(a, b) for (_, a, _), (_, b, _) in zip(drawn, changed))
+    assert all(torch.equal(a, b) for (_, a, _), (_, b, _) in zip(drawn, changed, strict=True))
     places: list[dict[tuple[int, int], tuple]] = [{}, {}]  # (epoch, sample) -> place, by set
     for position, (keys, *crops) in enumerate(drawn):
-        for found, source, key, crop in zip(places, sources, keys.split(" + "), crops):
+        for found, source, key, crop in zip(places, sources, keys.split(" + "), crops, strict=True):
             found[source.order.locate(position)] = place_of(source, key, crop)
     assert places[0].keys() == places[1].keys() and len(places[0]) == 24
     # Of 4 x 5 places and two directions.
@@ -289,11 +290,17 @@ def test_what_holds_something_else_is_refused_with_a_remedy(domains, packed, hal
     cases = [
         (domains, "pairs", (), rf"holds the domains a1, .* give one of its domains: {domains}/a1"),
         (domains / "a2", "labels", (), "packed with layout images, .* with --layout=labels"),
-        (packed.store.path, "images", (), "packed with layout labels, .* pack it with --layout=classes"),
+        (
+            packed.store.path, "images", (),
+            "packed with layout labels, .* pack it with --layout=classes",
+        ),
         (tmp_path / "pairs", "images", (), "packed with layout pairs, but .* reads .* images"),
         (halves.store.path, "labels", (), "packed with layout side-by-side, but .* labels"),
         (packed.store.path, "pairs", (), "pack it with --layout=pairs or side-by-side"),
-        (packed.store.path, "unpaired", ("A", "B"), "set holds no domains.json, .* --layout=unpaired or"),
+        (
+            packed.store.path, "unpaired", ("A", "B"),
+            "set holds no domains.json, .* --layout=unpaired or",
+        ),
         (tmp_path / "none", "unpaired", ("A", "B"), "none holds no domains.json"),
         (domains, "unpaired", ("a3", "bb4"), "holds no domain 'bb4', but a1, .*: did you mean b4?"),
         (domains, "unpaired", ("a3", "X"), "holds no domain 'X', .*: name two with data.domains="),

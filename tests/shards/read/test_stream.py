@@ -71,7 +71,7 @@ def samples_of(ranks: list[list[Batch]], steps: int) -> list[tuple[str, dict[str
 
 def assert_same(one: list, two: list) -> None:
     assert [key for key, _ in one] == [key for key, _ in two]
-    for (key, left), (_, right) in zip(one, two):
+    for (key, left), (_, right) in zip(one, two, strict=True):
         for member in left:
             assert torch.equal(left[member], right[member]), (key, member)
 

@@ -45,7 +45,8 @@ def load(sources: Sequence[Source], steps: int, *, world: int = 1, **options) ->
 def assert_same(one: list[list[Batch]], two: list[list[Batch]]) -> None:
     for left, right in zip(one, two, strict=True):
         assert [batch["keys"] for batch in left] == [batch["keys"] for batch in right]
-        assert all(torch.equal(a[m], b[m]) for a, b in zip(left, right) for m in ("a", "b"))
+        pairs = zip(left, right, strict=True)
+        assert all(torch.equal(a[m], b[m]) for a, b in pairs for m in ("a", "b"))
 
 
 def test_the_set_is_uneven(uneven):
@@ -82,7 +83,7 @@ def test_an_epoch_holds_each_sample_once(uneven, world):
     loaded = load(unpaired(uneven, 2, 3), 15, world=world)  # 180 positions
     keys = [key.split(" + ") for step in loaded for batch in step for key in batch["keys"]]
     assert Counter(a for a, _ in keys) == Counter({f"{n:02d}": 9 for n in range(20)})
-    assert {count for count in Counter(b for _, b in keys).values()} == {16, 17}
+    assert set(Counter(b for _, b in keys).values()) == {16, 17}
 
 
 def test_a_rank_reads_its_own_shards_in_every_epoch(uneven):

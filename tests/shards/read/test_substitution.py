@@ -59,7 +59,8 @@ def test_a_damaged_sample_is_replaced_and_told(packed, tmp_path, workers):
     assert [(found.position, found.domain, found.sample) for found in told] == [
         (position, 0, bad) for position in at
     ]
-    for position, ((key, batch), (healthy_key, healthy)) in enumerate(zip(mended, whole)):
+    pairs = zip(mended, whole, strict=True)
+    for position, ((key, batch), (healthy_key, healthy)) in enumerate(pairs):
         if position in at:
             assert key != healthy_key == packed.keys[bad]
             # It is drawn as it is in its own place of that epoch.

@@ -112,9 +112,8 @@ def test_a_stream_keeps_its_shards_from_epoch_to_epoch(case, epochs):
 def test_shards_are_announced_before_a_window_needs_them(case, start, count):
     order = case.order()
     assume(order.num_samples >= order.streams)  # else a stream may skip epochs
-    for (position, shard), (_, later) in islice(
-        zip(walk(order, start), walk(order, start + order.streams)), 2 * order.num_samples
-    ):
+    pairs = zip(walk(order, start), walk(order, start + order.streams), strict=True)
+    for (position, shard), (_, later) in islice(pairs, 2 * order.num_samples):
         announced = order.shards_ahead(position, count)
         assert {shard, later} <= set(announced)
         assert len(announced) == len(set(announced)) < 2 * case.shuffle.window + count
@@ -158,9 +157,10 @@ def test_epochs_and_domains_do_not_repeat_each_other(sizes, streams):
     lines = [epoch_of(domain, epoch) for domain in range(2) for epoch in range(2)]
     for i, one in enumerate(lines):
         for other in lines[:i]:
-            assert sum(a == b for a, b in zip(one, other)) < 20  # all, were they the same
+            # All, were they the same.
+            assert sum(a == b for a, b in zip(one, other, strict=True)) < 20
     # Unpaired: no picture of one domain meets the same picture of the other in both epochs.
-    pairs = [set(zip(lines[epoch], lines[2 + epoch])) for epoch in range(2)]
+    pairs = [set(zip(lines[epoch], lines[2 + epoch], strict=True)) for epoch in range(2)]
     assert len(pairs[0] & pairs[1]) < 20
 
 

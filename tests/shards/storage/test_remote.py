@@ -85,7 +85,7 @@ def first_batches(location: str | Path, workers: int, **options: Any) -> list[di
 
 def assert_equal(found: list[dict], expected: list[dict]) -> None:
     assert len(found) == len(expected)
-    for one, other in zip(found, expected):
+    for one, other in zip(found, expected, strict=True):
         assert one["keys"] == other["keys"]
         for member in one.keys() - {"keys"}:
             assert torch.equal(one[member], other[member])

@@ -109,7 +109,7 @@ def test_full_starts_from_coarse(encoder: bool) -> None:
 def test_the_same_architecture_starts_with_nothing_fresh() -> None:
     one, other = Pix2PixHD(Config(**FULL)), Pix2PixHD(Config(**FULL))
     assert other.adopt(one.nets.state_dict()) == []
-    pairs = zip(one.nets.state_dict().values(), other.nets.state_dict().values())
+    pairs = zip(one.nets.state_dict().values(), other.nets.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 

@@ -37,7 +37,7 @@ def plain_order(gan: Pix2PixHD, raw: Batch, scale: float = 1.0) -> Tensor:
         found.append(judge(fake, lead))
         condition, real, fake = (downsample(x) for x in (condition, real, fake))
     adversarial = sum(generator_loss(features[-1], "lsgan") for features in found)
-    matching = sum(feature_matching(f, r) / scales for f, r in zip(found, wanted))
+    matching = sum(feature_matching(f, r) / scales for f, r in zip(found, wanted, strict=True))
     total = adversarial + 10 * matching + 10 * perceptual_loss(gan.vgg, image, batch["image"])
     (total * scale).backward()
     return total.detach()
@@ -142,7 +142,8 @@ def test_the_discriminator_learns_the_same_while_it_judges_for_the_generator(
     assert terms.keys() == wanted.keys()
     for name in terms:  # the scales are added up in another order
         assert terms[name].item() == pytest.approx(wanted[name].item(), rel=1e-6)
-    for (name, found), plain in zip(once.nets.named_parameters(), twice.nets.parameters()):
+    pairs = zip(once.nets.named_parameters(), twice.nets.parameters(), strict=True)
+    for (name, found), plain in pairs:
         assert torch.equal(found.grad, plain.grad), name
     assert not any(parameter.requires_grad is False for parameter in once.nets.parameters())
 

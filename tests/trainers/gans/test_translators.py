@@ -42,7 +42,9 @@ def apart_gan(name: str) -> GAN:
     return {
         "cyclegan": lambda: cycle(pool_size=0),
         "cyclegan-directions": lambda: cycle(pool_size=0, memory="directions"),
-        "pix2pix": lambda: pairwise(generator=UNET | calm, discriminator=PATCH | {"norm": "instance"}),
+        "pix2pix": lambda: pairwise(
+            generator=UNET | calm, discriminator=PATCH | {"norm": "instance"}
+        ),
         "pix2pix-sync": lambda: pairwise(
             generator=UNET | {"norm": "sync-batch", "dropout": 0},
             discriminator=PATCH | {"norm": "sync-batch"},
@@ -277,10 +279,10 @@ def test_phase_g_sees_the_very_fake_that_phase_d_saw() -> None:
     """Although it is made twice, with dropout, and in several micro-batches."""
     gan = pairwise()
     seen: dict[str, list[Tensor]] = {"D": [], "G": []}
-    generate = gan._generate
+    generate, carries = gan._generate, [{}, {}]
     for phase in gan.phases(0):
         gan._generate = lambda x, name=phase.name: keep(seen[name], generate(x))
-        for carry in (carries := [{}, {}] if phase.name == "D" else carries):
+        for carry in carries:
             carry |= Player(gan, phase)(batch(), carry)[2]
     assert not torch.equal(seen["D"][0], seen["D"][1])
     for first, second in zip(seen["D"], seen["G"], strict=True):
