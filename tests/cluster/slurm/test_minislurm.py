@@ -25,10 +25,10 @@ STAND_IN = """
 import json, os, sys
 from dataclasses import asdict
 from pathlib import Path
-from cluster.attempts import write_outcome
-from cluster.preflight import preflight
-from cluster.rendezvous import interface, rendezvous
-from cluster.topology import topology
+from cluster.watch.attempts import write_outcome
+from cluster.start.preflight import preflight
+from cluster.start.rendezvous import interface, rendezvous
+from cluster.start.topology import topology
 
 where = topology()
 meeting = rendezvous(where)

@@ -23,7 +23,7 @@ BEAT = Beat(rank=3, host="n2", pid=4711, step=120, images=960, doing="data", bea
 LIVING = """
 import sys, time
 from pathlib import Path
-from cluster import heartbeat
+from cluster.watch import heartbeat
 heartbeat.INTERVAL = 0.1
 heartbeat.Heart(Path(sys.argv[1]), 0).start()
 time.sleep(60)

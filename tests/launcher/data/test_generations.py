@@ -118,5 +118,5 @@ def test_options_that_mean_nothing_are_refused(options, expected):
 
 
 def test_packing_starts_without_torch():
-    code = "import launcher.packing, sys; sys.exit('torch' in sys.modules)"
+    code = "import launcher.data.packing, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

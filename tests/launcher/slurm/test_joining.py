@@ -85,13 +85,14 @@ sys.exit(77 if alive else 1)
 TASK = """
 import sys
 from cluster.signals import StopRequest
-from launcher import forwarding
-sys.exit(forwarding.run(sys.argv[1:], StopRequest().install()))
+from launcher.slurm import signal_relay
+sys.exit(signal_relay.run(sys.argv[1:], StopRequest().install()))
 """
 DIVERTED = """
 import os, sys
 from pathlib import Path
-from launcher import endings, logs
+from launcher.commands import endings
+from launcher.run import logs
 logs.divert(Path(sys.argv[1]), 3)
 print("only for me")
 os.write(1, b"from a library\\n")
@@ -223,7 +224,7 @@ def test_a_signal_reaches_the_workers_and_harms_nobody_else(tmp_path: Path, mome
 def test_a_launcher_that_stays_without_workers_is_ended(tmp_path: Path) -> None:
     """As one that waits for a lost node to come back."""
     words = ["bash", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"]
-    quick = TASK.replace("sys.exit", "forwarding.ALONE = 0.5\nsys.exit")
+    quick = TASK.replace("sys.exit", "signal_relay.ALONE = 0.5\nsys.exit")
     task = subprocess.Popen([sys.executable, "-c", quick, *words], cwd=ROOT, env=without_rank())
     deadline = time.monotonic() + 30
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():

@@ -216,7 +216,7 @@ def test_two_packers_do_not_meet(labels_source, tmp_path):
 PACK_SCRIPT = """
 import sys
 from pathlib import Path
-from shards.pack import pack
+from shards.pack.packing import pack
 from shards.records import DataError
 if __name__ == "__main__":
     source, out, workers = sys.argv[1:]

@@ -267,9 +267,9 @@ def workers_among(pids: set[int]) -> set[int]:
 TRAINER_SCRIPT = """
 import signal, sys, time
 from pathlib import Path
-from shards.augment import Preprocess
-from shards.sources import open_sources
-from shards.stream import batches
+from shards.pixels.augment import Preprocess
+from shards.read.sources import open_sources
+from shards.read.stream import batches
 if __name__ == "__main__":
     told = []
     signal.signal(signal.SIGTERM, lambda *_: told.append("SIGTERM"))

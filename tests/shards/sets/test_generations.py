@@ -172,8 +172,8 @@ def test_a_whole_generation_that_never_became_current_is_passed_over(packed, cop
 READER_SCRIPT = """
 import sys
 from pathlib import Path
-from shards.index import open_shards
-from shards.reader import Reader
+from shards.sets.shard_set import open_shards
+from shards.sets.reader import Reader
 out, stop = map(Path, sys.argv[1:])
 old = Reader(open_shards(out))
 first = [old.read(n) for n in range(old.shard_set.num_samples)]
@@ -191,7 +191,7 @@ while not seen or not stop.exists():
 PACK_SCRIPT = """
 import sys
 from pathlib import Path
-from shards.pack import pack
+from shards.pack.packing import pack
 if __name__ == "__main__":
     pack(Path(sys.argv[1]), Path(sys.argv[2]), shard_mib=1, workers=1, replace=True)
 """
