@@ -1,10 +1,11 @@
-"""The house rules: who may import whom, and what must never appear."""
+"""The house rules: who may import whom, how large a room is, and what must never appear."""
 
 from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,58 @@ def test_no_environment_in_the_data_floor_and_no_code_from_data(path: Path) -> N
 def test_every_test_folder_is_a_package() -> None:
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
     assert folders and all((folder / "__init__.py").exists() for folder in folders)
+
+
+MOST_ENTRIES = 14
+MOST_LINES = 300
+ROOMS = sorted(
+    folder
+    for floor in (*HOUSE, "tests")
+    for folder in [ROOT / floor, *(ROOT / floor).rglob("*/")]
+    if "__pycache__" not in folder.parts
+)
+
+
+@pytest.mark.parametrize("folder", ROOMS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_room_is_seen_at_a_glance(folder: Path) -> None:
+    entries = [path.name for path in folder.iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= MOST_ENTRIES, f"{folder} has {len(entries)} entries: divide it"
+    for path in folder.glob("*.py"):
+        length = len(path.read_text().splitlines())
+        assert length <= MOST_LINES, f"{path} has {length} lines: divide it"
+
+
+def module_of(path: Path) -> str:
+    """As it is imported; a package by its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path, known: Container[str]) -> Iterator[str]:
+    """The modules of the house that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                if whole in known or node.module in known:
+                    yield whole if whole in known else node.module
+
+
+def room_of(module: str) -> str:
+    """FLOOR.ROOM, or the module itself where it lies on its floor without a room."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if len(parts) > 2 else module
+
+
+@pytest.mark.parametrize("place", [str, room_of], ids=["files", "rooms"])
+def test_imports_go_one_way(place: Callable[[str], str]) -> None:
+    """TopologicalSorter raises CycleError, which names the circle."""
+    known = {module_of(path) for path in SOURCES}
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        own = place(module_of(path))
+        graph.setdefault(own, set()).update(
+            place(module) for module in imported(path, known) if place(module) != own
+        )
+    order = [*TopologicalSorter(graph).static_order()]
+    assert len(order) >= len(graph)
