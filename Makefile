@@ -1,6 +1,6 @@
 # Two commands: `make demo` trains and translates on real images (`make demo RECIPE=cyclegan`: other
 # recipes), `make test` runs all tests.
-# Both set up .venv first. Anything else is plain `python -m launcher COMMAND`.
+# Both set up .venv first. `make lint` is a part of `make test`. Anything else is plain `python -m launcher COMMAND`.
 
 PYTHON ?= python3
 DEMO ?= demo
@@ -14,7 +14,7 @@ RECIPE ?= pix2pixhd
 EARTH := $(DEMO)/earth
 PICTURES := $(DEMO)/$(RECIPE)-pictures
 
-.PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan earth test test-long test-short clean
+.PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan earth lint test test-long test-short clean
 
 # The demo is made for CPU cores.
 demo: export CUDA_VISIBLE_DEVICES =
@@ -53,8 +53,13 @@ earth:
 LONG := tests/cluster tests/test_cluster.py tests/test_demo.py tests/launcher/slurm/test_jobs.py \
         tests/launcher/doctor/test_doctor.py tests/test_readme.py
 
-test: .venv/ready
+test: lint
 	$(MAKE) --jobs=2 --output-sync=target test-long test-short
+
+lint: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
 
 test-long:
 	python -m pytest $(LONG)
@@ -65,7 +70,7 @@ test-short:
 .venv/ready: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt \
-	          --editable ".[demo,deepspeed,test]"
+	          --editable ".[demo,deepspeed,lint,test]"
 	touch $@
 
 clean:

@@ -1,0 +1,1 @@
+"""Networks and losses of torch alone: they know no device, rank or precision."""

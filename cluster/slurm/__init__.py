@@ -1,0 +1,1 @@
+"""SLURM: batch scripts, and what its commands say of a job."""

@@ -1,0 +1,1 @@
+"""Who starts the ranks of a run, listens to them, and decides what follows from their end."""

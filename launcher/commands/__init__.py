@@ -1,0 +1,1 @@
+"""The command line: what there is to call, help, and how a command ends."""

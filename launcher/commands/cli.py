@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fire
 
+from launcher import __version__
 from launcher.commands.cluster_commands import ClusterCommands
 from launcher.commands.endings import last_words
 from launcher.commands.shard_commands import ShardCommands
@@ -253,6 +254,9 @@ class Commands(ShardCommands, ClusterCommands):
 def main() -> None:
     """Parse everything, then run."""
     with last_words():
+        if sys.argv[1:] == ["--version"]:
+            print(f"organza {__version__}")
+            return
         if asks_for_help(sys.argv[1:]):
             give_help(sys.argv[1:])
             return

@@ -1,0 +1,1 @@
+"""Commands on data sets and pictures: pack, index, verify, stats, score."""

@@ -1,0 +1,1 @@
+"""`doctor`: what can be known to fail before it does."""

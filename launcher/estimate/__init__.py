@@ -1,0 +1,1 @@
+"""What a training step costs in memory and work, without a GPU."""

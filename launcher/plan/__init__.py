@@ -1,0 +1,1 @@
+"""`plan`: what a recipe will need on GPUs that nobody has yet."""

@@ -1,0 +1,1 @@
+"""What an option means: the typed configuration, its messages, what is built from it."""

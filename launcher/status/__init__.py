@@ -1,0 +1,1 @@
+"""How runs are doing: `status`, `runs`, `logs`, `cancel`, `stop`."""

@@ -1,0 +1,1 @@
+"""Tables, progress bars and names, as people read them."""

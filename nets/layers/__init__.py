@@ -1,0 +1,1 @@
+"""What networks are built from: blocks, norms, conditions, initialisation."""

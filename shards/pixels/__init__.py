@@ -1,0 +1,1 @@
+"""Images: decoding, what is refused, augmentation, and how they are stored."""

@@ -1,0 +1,1 @@
+"""A packed set on disk: manifest, index, generations, domains, and its check."""

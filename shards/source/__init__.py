@@ -1,0 +1,1 @@
+"""What people have: folders in the usual layouts, and lists."""

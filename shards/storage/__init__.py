@@ -1,0 +1,1 @@
+"""Where bytes lie: folders, servers, copies of both, and tars."""

@@ -1,0 +1,1 @@
+"""Who wraps, synchronises and steps: one process, DDP, or DeepSpeed."""

@@ -1,0 +1,1 @@
+"""What several GANs are made of."""
