@@ -22,11 +22,15 @@ class Phase:
     """One kind of update: which networks it trains, and how often."""
 
     name: str
-    """"G" or "D": the prefix of its loss terms."""
+    """"G" or "D", in capitals: the prefix of its loss terms, by which they are known as losses."""
     nets: tuple[str, ...]
     """Dotted paths below `GAN.nets` of the modules that this phase updates: "D", "G.enhancers"."""
     every: int = 1
     """Runs on every n-th step (n_critic, lazy regularisation)."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isupper():
+            raise ValueError(f"phase {self.name!r}: its name must be in capitals")
 
 
 class GAN(nn.Module):

@@ -20,6 +20,8 @@ SAVE_AND_REQUEUE = 128 + signal.SIGUSR2
 
 
 class Act(Enum):
+    """What is done after a start has ended."""
+
     EXIT = "exit"
     AGAIN = "start the ranks again, inside this job"
     REQUEUE = "have SLURM start the job again, on whatever nodes are well"
@@ -62,6 +64,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Policy:
+    """What the job's owner has asked for."""
+
     requeue: bool
     patience: int
     """So many starts in a row may get no further."""
@@ -69,6 +73,8 @@ class Policy:
 
 @dataclass(frozen=True)
 class Verdict:
+    """What follows, and why, in a sentence for the log."""
+
     act: Act
     words: str
     status: int = 0

@@ -9,6 +9,8 @@ from launcher.recipe.arguments import Plan, integers, one_of
 
 
 class ClusterCommands:
+    """Commands on jobs, runs and machines."""
+
     def submit(self, config: str, dry: str = "no", **options: str) -> Plan:
         """Queue a recipe on a SLURM cluster, and say how to watch it.
 

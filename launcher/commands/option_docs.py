@@ -57,7 +57,7 @@ def schema(config: Config) -> dict[str, Any]:
     """The JSON schema of recipes with this GAN."""
     whole, model = Config.model_json_schema(), type(config.model).model_json_schema()
     definitions = whole.pop("$defs") | model.pop("$defs", {})
-    definitions["Settings"] = model | {"title": f"{config.gan}'s options"}
+    definitions["GANSettings"] = model | {"title": f"{config.gan}'s options"}
     for settings in below(type(config.model)):
         if settings.kinds:
             definitions[settings.__name__]["allOf"] = list(_by_kind(settings))

@@ -6,6 +6,8 @@ from launcher.recipe.arguments import Plan, integers, local_folder, pairs
 
 
 class ShardCommands:
+    """Commands on tars that are there already."""
+
     def index(
         self, *shards: str, members: str = "", num_labels: str = "", workers: str = "0"
     ) -> Plan:

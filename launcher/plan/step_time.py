@@ -14,7 +14,7 @@ from launcher.estimate.gpus import Card, seconds
 from launcher.estimate.memory import Work
 from launcher.estimate.step_costs import StepCosts
 from launcher.plan.expected_data import ExpectedData
-from launcher.recipe.config import Backend
+from launcher.recipe.config import BackendOptions
 from launcher.recipe.epochs import ResolvedConfig
 from trainers.engine.tracing import Part
 
@@ -78,14 +78,14 @@ def updates(costs: StepCosts, num_micro: int, card: Card, precision: str) -> lis
     return found
 
 
-def hiding_of(backend: Backend) -> Hiding:
+def hiding_of(backend: BackendOptions) -> Hiding:
     """What computes while gradients travel."""
     if backend.kind == "deepspeed":
         return "nothing"
     return "phases" if backend.overlap else "backward"
 
 
-def sent_share(backend: Backend, num_micro: int) -> float:
+def sent_share(backend: BackendOptions, num_micro: int) -> float:
     """What travels in a step, as a share of an all-reduce of fp32 gradients."""
     share = COMPRESSED[backend.compress]
     if backend.zero == 2:  # no rank keeps all gradients: they are reduced after each micro-batch

@@ -85,7 +85,7 @@ def recipe_of(config: ResolvedConfig, world: int) -> Recipe:
 
 
 def own_numbers(
-    optim: optim_options.Optim, own: optim_options.PlayerOptim
+    optim: optim_options.OptimOptions, own: optim_options.PlayerOptions
 ) -> Iterator[tuple[str, Any]]:
     """What differs for one player, as `Recipe` names it."""
     if own.lr is not None:

@@ -13,8 +13,8 @@ from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from launcher.recipe import yaml_files
 from launcher.recipe.messages import hint, messages, names_in, section_of
-from launcher.recipe.optim_options import Optim, Schedule
-from launcher.recipe.storage_options import Location, NodeCache
+from launcher.recipe.optim_options import OptimOptions, ScheduleOptions
+from launcher.recipe.storage_options import CacheOptions, Location
 from shards.pixels import augment
 from shards.read import order
 from trainers.settings import GANSettings, Settings, Span, UserPath, without_other_kinds
@@ -26,7 +26,9 @@ class ConfigError(Exception):
     """The user's configuration is wrong; the message names option, value and remedy."""
 
 
-class Preprocess(Settings):
+class PreprocessOptions(Settings):
+    """data.preprocess: sizes and mirroring, as pictures are read."""
+
     mode: Literal[
         "none", "resize_and_crop", "crop", "scale_width", "scale_width_and_crop"
     ] = "none"
@@ -39,12 +41,14 @@ class Preprocess(Settings):
     """Mirror half of the samples."""
 
     @model_validator(mode="after")
-    def _sizes_fit_the_mode(self) -> Preprocess:
+    def _sizes_fit_the_mode(self) -> PreprocessOptions:
         augment.Preprocess(**self.model_dump())
         return self
 
 
-class Order(Settings):
+class OrderOptions(Settings):
+    """data.order: how samples are mixed."""
+
     shuffle: Literal["full", "windowed"] = "full"
     """windowed needs few shards at a time, which a cache can hold; full may need any."""
     window: int = Field(16, ge=1)
@@ -54,7 +58,7 @@ class Order(Settings):
     of the number of nodes, each node keeps its own shards."""
 
     @model_validator(mode="after")
-    def _options_fit(self) -> Order:
+    def _options_fit(self) -> OrderOptions:
         order.Shuffle(self.shuffle, self.window, self.streams)
         return self
 
@@ -63,14 +67,16 @@ Name = Annotated[str, Field(coerce_numbers_to_str=True)]
 """A name, which may look like a number."""
 
 
-class Data(Settings):
+class DataOptions(Settings):
+    """data: which samples, and how they are read."""
+
     shards: Location
     """Folder made by `pack`, or its URL: http(s)://, s3://, gs://, az://, abfs://."""
-    cache: NodeCache = NodeCache()
+    cache: CacheOptions = CacheOptions()
     domains: tuple[Name, Name] | None = None
     """Unpaired training: which two of the packed domains are a and b; null: A and B."""
-    preprocess: Preprocess = Preprocess()
-    order: Order = Order()
+    preprocess: PreprocessOptions = PreprocessOptions()
+    order: OrderOptions = OrderOptions()
     workers: int = Field(2, ge=0)
     """Reader processes per rank."""
     substitutes: int = Field(0, ge=0)
@@ -78,19 +84,25 @@ class Data(Settings):
     first. Each is told in the log and in RUN/substituted."""
 
 
-class Batch(Settings):
+class BatchOptions(Settings):
+    """batch: images of one step."""
+
     total: int = Field(1, ge=1)
     """Images of one step over all ranks; the world size changes nothing else."""
     micro: int | None = Field(None, ge=1)
     """Images a rank handles at a time; gradients accumulate. null: all of its share."""
 
 
-class Ema(Settings):
+class EmaOptions(Settings):
+    """ema: the moving average of the generator."""
+
     halflife: Span = 0
     """Images after which an old weight counts half in the moving average; 0 for none."""
 
 
-class Cadence(Settings):
+class CadenceOptions(Settings):
+    """cadence: how often the run is logged, pictured and saved."""
+
     log: Span = 100
     """Images between scalars on the board."""
     pictures: Span = 1000
@@ -103,7 +115,9 @@ class Cadence(Settings):
     """The first checkpoint at or after each multiple of this stays for ever; 0 for none."""
 
 
-class Backend(Settings):
+class BackendOptions(Settings):
+    """backend: the processes, and what goes between them."""
+
     world: int | None = Field(None, ge=1)
     """Processes that must take part; another number stops the run. null: what the launcher says."""
     timeout_s: float = Field(1800, gt=0)
@@ -123,7 +137,7 @@ class Backend(Settings):
     free."""
 
     @model_validator(mode="after")
-    def _stage_works(self) -> Backend:
+    def _stage_works(self) -> BackendOptions:
         if self.zero > 2:
             raise ValueError(
                 f"backend.zero={self.zero} is refused: it shards the parameters, but each player "
@@ -141,6 +155,8 @@ class Backend(Settings):
 
 
 class Config(Settings):
+    """A whole recipe."""
+
     gan: str
     """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan."""
     run_dir: UserPath
@@ -159,13 +175,13 @@ class Config(Settings):
     written."""
     model: SerializeAsAny[GANSettings]
     """The section of the GAN itself."""
-    data: Data
-    batch: Batch = Batch()
-    optim: Optim = Optim()
-    schedule: Schedule = Schedule()
-    ema: Ema = Ema()
-    cadence: Cadence = Cadence()
-    backend: Backend = Backend()
+    data: DataOptions
+    batch: BatchOptions = BatchOptions()
+    optim: OptimOptions = OptimOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    ema: EmaOptions = EmaOptions()
+    cadence: CadenceOptions = CadenceOptions()
+    backend: BackendOptions = BackendOptions()
 
     @model_validator(mode="after")
     def _precision_fits_the_backend(self) -> Config:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from launcher.recipe.config import Cadence, Config, ConfigError, Ema
-from launcher.recipe.optim_options import Schedule
+from launcher.recipe.config import CadenceOptions, Config, ConfigError, EmaOptions
+from launcher.recipe.optim_options import ScheduleOptions
 from trainers.settings import Settings
 
 Section = TypeVar("Section", bound=Settings)
 
 
-class ImageSchedule(Schedule):
+class ImageSchedule(ScheduleOptions):
     """All stretches in images."""
 
     constant: int
@@ -24,7 +24,7 @@ class ImageSchedule(Schedule):
         return self.constant + self.decay
 
 
-class ImageCadence(Cadence):
+class ImageCadence(CadenceOptions):
     """All stretches in images."""
 
     log: int
@@ -33,7 +33,7 @@ class ImageCadence(Cadence):
     keep_every: int
 
 
-class ImageEma(Ema):
+class ImageEma(EmaOptions):
     """All stretches in images."""
 
     halflife: int

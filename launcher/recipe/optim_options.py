@@ -14,7 +14,9 @@ SHORT_NAME = re.compile("(lr|beta1|beta2)_[A-Z]+")
 """optim.lr_D, as the authors of several codes have it, for optim.players.D.lr."""
 
 
-class PlayerOptim(Settings):
+class PlayerOptions(Settings):
+    """optim.players.NAME: what differs for one player."""
+
     lr: float | None = Field(None, gt=0)
     """Learning rate; null: optim.lr."""
     beta1: float | None = Field(None, ge=0, lt=1)
@@ -23,7 +25,9 @@ class PlayerOptim(Settings):
     """null: optim.beta2."""
 
 
-class Optim(Settings):
+class OptimOptions(Settings):
+    """optim: Adam."""
+
     lr: float = Field(2e-4, gt=0)
     """Learning rate of Adam, before the schedule."""
     beta1: float = Field(0.5, ge=0, lt=1)
@@ -37,7 +41,7 @@ class Optim(Settings):
     reset_moments: bool = False
     """Begin Adam's moments anew when model.fix_global ends, as the original does; by default those
     of the enhancers, which have been trained until then, go on."""
-    players: dict[str, PlayerOptim] = {}
+    players: dict[str, PlayerOptions] = {}
     """lr, beta1 and beta2 of a player where they differ: --optim.players.D.lr=4e-4, or shorter
     --optim.lr_D=4e-4."""
 
@@ -62,7 +66,9 @@ class Optim(Settings):
         return others | ({"players": players} if short else {})
 
 
-class Schedule(Settings):
+class ScheduleOptions(Settings):
+    """schedule: how long, and at which rates."""
+
     kind: Kind = "linear"
     """linear and cosine: the full rate, then a fall to zero; step: times gamma after every `step`;
     plateau: times gamma when the generators' loss stagnates; constant. Also spelled policy."""

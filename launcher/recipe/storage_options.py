@@ -26,7 +26,9 @@ def folder_or_url(value: object) -> object:
 Location = Annotated[Path | str, BeforeValidator(folder_or_url)]
 
 
-class NodeCache(Settings):
+class CacheOptions(Settings):
+    """data.cache: copies of shards on each node."""
+
     folder: str | None = Field(None, min_length=1)
     """On each node's own disk, for copies of shards; $NAME is the node's variable. null: none."""
     limit_gib: float = Field(100, gt=0, le=2**30)
@@ -35,7 +37,7 @@ class NodeCache(Settings):
     """Shards that are fetched before they are needed."""
 
 
-def cache_of(settings: NodeCache, num_nodes: int = 1) -> Cache | None:
+def cache_of(settings: CacheOptions, num_nodes: int = 1) -> Cache | None:
     """The cache on this node, one of `num_nodes`, if one is wanted. ValueError if its variables
     are not set here."""
     if settings.folder is None:

@@ -67,6 +67,8 @@ class Node:
 
 @dataclass(frozen=True)
 class Command:
+    """What starts the workers of a node."""
+
     argv: list[str]
     environment: dict[str, str]
     """Beside what is there already."""

@@ -33,7 +33,7 @@ PLACES = ("venv", "container")
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchJob:
     """One submission: a script, and the run, or the runs of a sweep, that it starts."""
 
     run: Path
@@ -71,7 +71,7 @@ def submit(recipe: str, options: Mapping[str, str], dry: bool) -> None:
     print(how_to_watch(batch, number))
 
 
-def batch_of(recipe: str, options: Mapping[str, str]) -> Batch:
+def batch_of(recipe: str, options: Mapping[str, str]) -> BatchJob:
     """Everything that can be wrong about a submission is found here."""
     overrides, wishes = divided(options)
     grid, limit = sweeps.read(wishes.pop("array", ""))
@@ -89,7 +89,7 @@ def batch_of(recipe: str, options: Mapping[str, str]) -> Batch:
         config = load(recipe, overrides | variant).model_copy(update={"run_dir": folder})
         configs[folder] = frozen(config)
         check_world(configs[folder], job)
-    return Batch(run, job, configs, variants)
+    return BatchJob(run, job, configs, variants)
 
 
 def divided(options: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -174,7 +174,7 @@ def check_same_run(config: Config) -> None:
     run_folder.examine(config, checkpoint.state["data"] if checkpoint else "")
 
 
-def write(batch: Batch, script: str) -> None:
+def write(batch: BatchJob, script: str) -> None:
     """The run folders as `join` will find them."""
     (batch.run / "logs").mkdir(parents=True, exist_ok=True)
     for run, config in batch.configs.items():
@@ -183,7 +183,7 @@ def write(batch: Batch, script: str) -> None:
     replace_text(batch.run / "job.sh", script)
 
 
-def record(batch: Batch, number: str) -> None:
+def record(batch: BatchJob, number: str) -> None:
     """Each run's own job."""
     now = datetime.now().isoformat(timespec="seconds")
     for i, run in enumerate(batch.configs):
@@ -192,14 +192,14 @@ def record(batch: Batch, number: str) -> None:
         job_file.write(run, Submission(job, now, batch.job.launch, log))
 
 
-def describe(batch: Batch) -> str:
+def describe(batch: BatchJob) -> str:
     """The sweep as a table."""
     names = list(batch.variants[0])
     rows = [[r.name, *v.values()] for r, v in zip(batch.configs, batch.variants, strict=True)]
     return table(["run", *names], rows)
 
 
-def how_to_watch(batch: Batch, number: str) -> str:
+def how_to_watch(batch: BatchJob, number: str) -> str:
     size = f"{batch.job.nodes} x {batch.job.ranks_per_node} processes"
     runs = f"{len(batch.configs)} runs of " if batch.job.array else ""
     log = job_file.submission(next(iter(batch.configs))).log

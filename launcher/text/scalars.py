@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-OTHERS = ("step", "images", "speed", "memory", "lr", "grad_norm", "skipped")
-"""First parts of names that are no loss."""
-
 
 def is_loss(name: str) -> bool:
-    return name.split("/")[0] not in OTHERS
+    """Losses are named PHASE/term, and phases in capitals (G/gan, D/real); nothing else is."""
+    phase, slash, _ = name.partition("/")
+    return bool(slash) and phase.isupper()

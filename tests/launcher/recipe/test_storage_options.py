@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from launcher.data import packing
 from launcher.recipe import config
 from launcher.recipe.config import ConfigError
-from launcher.recipe.storage_options import NodeCache, cache_of
+from launcher.recipe.storage_options import CacheOptions, cache_of
 from launcher.run import run_folder
 from launcher.slurm import submitting
 from shards.pack.packing import pack
@@ -48,10 +48,10 @@ def test_other_places_are_refused(tmp_path: Path, value: str, message: str) -> N
 
 def test_a_nodes_variables_are_read_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_TMPDIR", "/local/job7")
-    cache = cache_of(NodeCache(folder="$SLURM_TMPDIR/${SLURM_TMPDIR}/x$$", limit_gib=0.5, ahead=4))
+    cache = cache_of(CacheOptions(folder="$SLURM_TMPDIR/${SLURM_TMPDIR}/x$$", limit_gib=0.5, ahead=4))
     assert cache is not None and cache.folder == Path("/local/job7//local/job7/x$")
     assert (cache.limit, cache.ahead, cache.num_nodes) == (2**29, 4, 1)
-    assert cache_of(NodeCache()) is None
+    assert cache_of(CacheOptions()) is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_nodes_variables_are_read_on_the_node(monkeypatch: pytest.MonkeyPatch)
 def test_values_that_name_no_place_or_limit(option: dict[str, object]) -> None:
     """An empty folder, as an unset variable of the shell leaves it, would be the current one."""
     with pytest.raises(ValidationError):
-        NodeCache(**option)
+        CacheOptions(**option)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_variable_that_is_not_set(
 ) -> None:
     monkeypatch.setenv("EMPTY", "")
     with pytest.raises(ValueError, match=message):
-        cache_of(NodeCache(folder=folder))
+        cache_of(CacheOptions(folder=folder))
 
 
 def test_submitting_leaves_the_variable_to_the_node(tmp_path: Path) -> None:
