@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nets.blocks import pad_pixels, reflection_pad
+from nets.layers.blocks import pad_pixels, reflection_pad
 
 
 @pytest.mark.parametrize("border", [1, 3])
