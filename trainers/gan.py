@@ -106,7 +106,7 @@ class GAN(nn.Module):
         Returns the names of own parameters left at their initialisation; raises ValueError when
         the weights cannot be meant for this network."""
         own = self.nets.state_dict()
-        given = {name: weight for name, weight in weights.items() if not self.outgrown(name)}
+        given = {n: weight for n, weight in weights.items() if not self.outgrown(n, weights)}
         for name, weight in given.items():
             if name not in own:
                 raise ValueError(f"the checkpoint has {name}, which this network lacks")
@@ -122,8 +122,8 @@ class GAN(nn.Module):
         self.nets.load_state_dict(given, strict=False)
         return fresh
 
-    def outgrown(self, name: str) -> bool:
-        """Whether `adopt` leaves out a weight of the other run."""
+    def outgrown(self, name: str, given: Collection[str]) -> bool:
+        """Whether `adopt` leaves out a weight of the other run, which has `given`."""
         return False
 
     def may_be_new(self, name: str, given: Collection[str]) -> bool:

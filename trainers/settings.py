@@ -45,6 +45,8 @@ class Needs:
     """Whether instance maps are used."""
     photos: bool = False
     """Whether translation looks at the real picture where there is one."""
+    features: bool = False
+    """Whether pictures `feat` of features that were computed before are read."""
     directions: tuple[str, ...] = ("A2B",)
     """Ways of translation, the usual one first: A2B (from the first member of the layout) and
     B2A (from "b"); empty for a GAN that translates nothing."""

@@ -6,6 +6,9 @@ Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,13 +31,15 @@ class PatchDiscriminator(nn.Module):
         norm: Norm = "instance",
         padding: int = 1,
         max_width: int | None = None,
+        biased: bool = False,
     ):
         super().__init__()
         widths = [min(ndf * 2**layer, max_width or 8 * ndf) for layer in range(num_layers + 1)]
         layers = [_layer(nn.Conv2d(in_channels, ndf, 4, 2, padding), "none")]
-        for layer, (before, width) in enumerate(zip(widths, widths[1:]), start=1):
+        for layer, (before, width) in enumerate(pairwise(widths), start=1):
             stride = 2 if layer < num_layers else 1
-            conv = nn.Conv2d(before, width, 4, stride, padding, bias=conv_bias(norm))
+            bias = conv_bias(norm, biased)
+            conv = nn.Conv2d(before, width, 4, stride, padding, bias=bias)
             layers.append(_layer(conv, norm))
         scores = nn.Conv2d(widths[-1], 1, 4, padding=padding)
         self.layers = nn.ModuleList([*layers, ConvBlock(scores, None, norm="none")])
@@ -43,7 +48,7 @@ class PatchDiscriminator(nn.Module):
         """With `lead`, x are the channels that follow a condition's."""
         if lead is None:
             return _features(self.layers, x)
-        first = self.layers[0]
+        first = self._first()
         x = first.activation(_convolve(first.conv, x, first=-x.shape[1]).add_(lead))
         return [x, *_features(self.layers[1:], x)]
 
@@ -51,7 +56,10 @@ class PatchDiscriminator(nn.Module):
         """The condition's part in the first convolution, [N, ndf, h, w].
 
         Several images can be judged beside one condition without copies of it."""
-        return _convolve(self.layers[0].conv, condition, last=condition.shape[1])
+        return _convolve(self._first().conv, condition, last=condition.shape[1])
+
+    def _first(self) -> ConvBlock:
+        return cast(ConvBlock, self.layers[0])
 
 
 class PixelDiscriminator(nn.Module):
@@ -80,17 +88,23 @@ class MultiscaleDiscriminator(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, ndf: int = 64, num_layers: int = 3, num_scales: int = 3
+        self,
+        in_channels: int,
+        ndf: int = 64,
+        num_layers: int = 3,
+        num_scales: int = 3,
+        norm: Norm = "instance",
     ):
         super().__init__()
+        shape = (in_channels, ndf, num_layers, norm)
         self.scales = nn.ModuleList(
-            PatchDiscriminator(in_channels, ndf, num_layers, padding=2, max_width=512)
+            PatchDiscriminator(*shape, padding=2, max_width=512, biased=True)
             for _ in range(num_scales)
         )
 
     def at(self, level: int) -> PatchDiscriminator:
         """The discriminator of the input halved `level` times: 0 is the finest."""
-        return self.scales[len(self.scales) - 1 - level]
+        return cast(PatchDiscriminator, self.scales[len(self.scales) - 1 - level])
 
     def forward(self, x: Tensor) -> list[list[Tensor]]:
         """Condition and image [N, in_channels, H, W] -> features by scale, the finest first."""
@@ -106,10 +120,11 @@ def _layer(conv: nn.Conv2d, norm: Norm) -> ConvBlock:
 
 
 def _convolve(
-    conv: nn.Conv2d, x: Tensor, first: int | None = None, last: int | None = None
+    conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, first: int | None = None, last: int | None = None
 ) -> Tensor:
     """`conv` on those input channels alone that x holds; its bias goes with the last of them."""
     bias = conv.bias if last is None else None
+    assert isinstance(conv.padding, tuple)  # not "same"
     return F.conv2d(x, conv.weight[:, first:last], bias, conv.stride, conv.padding)
 
 

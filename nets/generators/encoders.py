@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from nets.layers.blocks import Hourglass, output_layer
+from nets.layers.norms import Norm
 
 
 class Encoder(nn.Module):
     """Image [N, in_channels, H, W] -> features [N, out_channels, h, w], constant per instance.
 
-    `inst` [N, 1, h, w] holds instance ids; the image may reach beyond it at the right and bottom
+    `inst` [N, 1, h, w] holds instance ids, or label ids where a look is one of a label; the image may reach beyond it at the right and bottom
     (padding up to a multiple of `stride`), and what lies there is dropped before pooling.
     """
 
@@ -21,9 +22,11 @@ class Encoder(nn.Module):
         out_channels: int = 3,
         ngf: int = 16,
         num_downsamples: int = 4,
+        norm: Norm = "instance",
     ):
         super().__init__()
-        self.trunk = Hourglass(in_channels, ngf, num_downsamples, num_blocks=0)
+        shape = (in_channels, ngf, num_downsamples)
+        self.trunk = Hourglass(*shape, num_blocks=0, norm=norm, biased=True)
         self.head = output_layer(ngf, out_channels)
         self.stride = 2**num_downsamples
 

@@ -34,10 +34,11 @@ class ResnetGenerator(nn.Module):
         dropout: float = 0.0,
         upsampling: Upsampling = "transposed",
         rematerialise: Remat = "none",
+        biased: bool = False,
     ):
         super().__init__()
         shape = (in_channels, ngf, num_downsamples, num_blocks)
-        self.trunk = Hourglass(*shape, rematerialise, norm, dropout, upsampling)
+        self.trunk = Hourglass(*shape, rematerialise, norm, dropout, upsampling, biased)
         self.head = output_layer(ngf, out_channels)
         self.stride = 2**num_downsamples
         self.rematerialise = rematerialise
@@ -62,7 +63,8 @@ class LocalEnhancer(nn.Module):
     """A global trunk on the smallest scale and `num_enhancers` enhancers, each doubling the size.
 
     [N, in_channels, H, W] -> image [N, out_channels, H, W] in [-1, 1]; H and W must be multiples
-    of `stride`. `ngf` is the width at full size, ngf * 2 ** num_enhancers that of the trunk.
+    of `stride`. `ngf` is the width at full size, ngf * 2 ** num_enhancers that of the trunk. All
+    convolutions have biases.
     """
 
     def __init__(
@@ -75,12 +77,13 @@ class LocalEnhancer(nn.Module):
         num_enhancers: int = 1,
         num_local_blocks: int = 3,
         rematerialise: Remat = "none",
+        norm: Norm = "instance",
     ):
         super().__init__()
-        width = ngf * 2**num_enhancers
-        self.trunk = Hourglass(in_channels, width, num_downsamples, num_blocks, rematerialise)
+        shape = (in_channels, ngf * 2**num_enhancers, num_downsamples, num_blocks)
+        self.trunk = Hourglass(*shape, rematerialise, norm, biased=True)
         self.enhancers = Enhancers(
-            in_channels, out_channels, ngf, num_enhancers, num_local_blocks, rematerialise
+            in_channels, out_channels, ngf, num_enhancers, num_local_blocks, rematerialise, norm
         )
         self.stride = 2 ** (num_downsamples + num_enhancers)
         self.rematerialise = rematerialise
@@ -105,11 +108,13 @@ class Enhancers(nn.Module):
         num_enhancers: int,
         num_local_blocks: int,
         rematerialise: Remat,
+        norm: Norm,
     ):
         super().__init__()
         widths = [ngf * 2**level for level in reversed(range(num_enhancers))]
         self.levels = nn.ModuleList(
-            Hourglass(in_channels, width, 1, num_local_blocks, rematerialise) for width in widths
+            Hourglass(in_channels, width, 1, num_local_blocks, rematerialise, norm, biased=True)
+            for width in widths
         )
         self.head = output_layer(ngf, out_channels)
         self.rematerialise = rematerialise
@@ -117,7 +122,7 @@ class Enhancers(nn.Module):
     def forward(self, features: Tensor, pyramid: list[Tensor]) -> Tensor:
         """`pyramid`: the condition at the size of each level, the largest (last level) first."""
         halves, pieces = self.rematerialise == "halves", self.rematerialise == "whole"
-        for level, condition in zip(self.levels[:-1], pyramid[:0:-1]):
+        for level, condition in zip(self.levels[:-1], pyramid[:0:-1], strict=True):
             features = remat(level, condition, features, when=halves)
         if halves:
             return remat(self._finish, pyramid[0], features)

@@ -6,6 +6,8 @@ Isola et al., Image-to-Image Translation with Conditional Adversarial Networks, 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,7 +41,7 @@ class UnetGenerator(nn.Module):
         deepest = num_downsamples - 1
         self.downs = nn.ModuleList(
             _down(before, width, norm, outermost=level == 0, innermost=level == deepest)
-            for level, (before, width) in enumerate(zip([in_channels, *widths], widths))
+            for level, (before, width) in enumerate(pairwise([in_channels, *widths]))
         )
         self.ups = nn.ModuleList()
         for level in range(deepest, 0, -1):
@@ -89,8 +91,8 @@ def _up(
     bias: bool,
 ) -> ConvBlock:
     if upsampling == "resize":
-        conv = nn.Conv2d(in_channels, width, 3, bias=bias)
-        return ConvBlock(conv, activation, 1, norm, dropout, enlarge=True)
+        near = nn.Conv2d(in_channels, width, 3, bias=bias)
+        return ConvBlock(near, activation, 1, norm, dropout, enlarge=True)
     conv = nn.ConvTranspose2d(in_channels, width, 4, stride=2, padding=1, bias=bias)
     return ConvBlock(conv, activation, 0, norm, dropout)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -72,9 +73,12 @@ class ConvBlock(nn.Module):
 class ResidualBlock(nn.Module):
     """x + conv3([dropout](relu(conv3(x)))), normalised, reflection padded: [N, C, H, W] -> same."""
 
-    def __init__(self, channels: int, norm: Norm = "instance", dropout: float = 0.0):
+    def __init__(
+        self, channels: int, norm: Norm = "instance", dropout: float = 0.0, biased: bool = False
+    ):
         super().__init__()
-        first, second = (nn.Conv2d(channels, channels, 3, bias=conv_bias(norm)) for _ in range(2))
+        bias = conv_bias(norm, biased)
+        first, second = (nn.Conv2d(channels, channels, 3, bias=bias) for _ in range(2))
         self.first = ConvBlock(first, nn.ReLU(inplace=True), 1, norm, dropout)
         self.second = ConvBlock(second, None, 1, norm)
 
@@ -99,19 +103,20 @@ class Hourglass(nn.Module):
         norm: Norm = "instance",
         dropout: float = 0.0,
         upsampling: Upsampling = "transposed",
+        biased: bool = False,
     ):
         super().__init__()
         widths = [width * 2**level for level in range(num_downsamples + 1)]
-        pairs = list(zip(widths, widths[1:]))
+        pairs = list(pairwise(widths))
         self.down = nn.Sequential(
-            _input_layer(in_channels, width, norm),
-            *(_halve(narrow, wide, norm) for narrow, wide in pairs),
+            _input_layer(in_channels, width, norm, biased),
+            *(_halve(narrow, wide, norm, biased) for narrow, wide in pairs),
         )
         self.blocks = nn.ModuleList(
-            ResidualBlock(widths[-1], norm, dropout) for _ in range(num_blocks)
+            ResidualBlock(widths[-1], norm, dropout, biased) for _ in range(num_blocks)
         )
         self.up = nn.Sequential(
-            *(_double(wide, narrow, norm, upsampling) for narrow, wide in reversed(pairs))
+            *(_double(wide, narrow, norm, upsampling, biased) for narrow, wide in reversed(pairs))
         )
         self.rematerialise = rematerialise
 
@@ -130,20 +135,22 @@ def output_layer(width: int, out_channels: int) -> ConvBlock:
     return ConvBlock(nn.Conv2d(width, out_channels, 7), nn.Tanh(), reflect=3, norm="none")
 
 
-def _input_layer(in_channels: int, width: int, norm: Norm) -> ConvBlock:
-    conv = nn.Conv2d(in_channels, width, 7, bias=conv_bias(norm))
+def _input_layer(in_channels: int, width: int, norm: Norm, biased: bool) -> ConvBlock:
+    conv = nn.Conv2d(in_channels, width, 7, bias=conv_bias(norm, biased))
     return ConvBlock(conv, nn.ReLU(inplace=True), reflect=3, norm=norm)
 
 
-def _halve(narrow: int, wide: int, norm: Norm) -> ConvBlock:
-    conv = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=conv_bias(norm))
+def _halve(narrow: int, wide: int, norm: Norm, biased: bool) -> ConvBlock:
+    conv = nn.Conv2d(narrow, wide, 3, stride=2, padding=1, bias=conv_bias(norm, biased))
     return ConvBlock(conv, nn.ReLU(inplace=True), norm=norm)
 
 
-def _double(wide: int, narrow: int, norm: Norm, upsampling: Upsampling) -> ConvBlock:
-    relu, bias = nn.ReLU(inplace=True), conv_bias(norm)
+def _double(
+    wide: int, narrow: int, norm: Norm, upsampling: Upsampling, biased: bool
+) -> ConvBlock:
+    relu, bias = nn.ReLU(inplace=True), conv_bias(norm, biased)
     if upsampling == "resize":
-        conv = nn.Conv2d(wide, narrow, 3, bias=bias)
-        return ConvBlock(conv, relu, reflect=1, norm=norm, enlarge=True)
+        near = nn.Conv2d(wide, narrow, 3, bias=bias)
+        return ConvBlock(near, relu, reflect=1, norm=norm, enlarge=True)
     conv = nn.ConvTranspose2d(wide, narrow, 3, 2, padding=1, output_padding=1, bias=bias)
     return ConvBlock(conv, relu, norm=norm)

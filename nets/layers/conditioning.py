@@ -31,21 +31,21 @@ def denormalise(image: Tensor) -> Tensor:
     return image.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def one_hot(label: Tensor, num_labels: int, dtype: torch.dtype, inst: Tensor | None) -> Tensor:
+def one_hot(label: Tensor, num_labels: int, dtype: torch.dtype, edges: Tensor | None) -> Tensor:
     """Label ids [N, 1, H, W] -> one-hot [N, num_labels, H, W] in `dtype`.
 
-    With `inst` the edges between its instances are one more channel. Both are written into one
+    With `edges` [N, 1, H, W], they are one more channel. Both are written into one
     buffer: at 2048x1024 it is the largest input of a step.
     """
     batch, _, height, width = label.shape
-    channels = num_labels + (inst is not None)
+    channels = num_labels + (edges is not None)
     shape = (batch, channels, height, width)
     planes = torch.empty(
         shape, dtype=dtype, device=label.device, memory_format=torch.channels_last
     ).zero_()
     planes[:, :num_labels].scatter_(1, label.long(), 1.0)
-    if inst is not None:
-        planes[:, num_labels:] = instance_edges(inst)
+    if edges is not None:
+        planes[:, num_labels:] = edges
     return planes
 
 

@@ -21,9 +21,10 @@ def per_sample(norm: Norm) -> bool:
     return norm in ("instance", "none")
 
 
-def conv_bias(norm: Norm) -> bool:
-    """Whether a convolution before `norm` has a bias; batch norms bring their own."""
-    return per_sample(norm)
+def conv_bias(norm: Norm, biased: bool = False) -> bool:
+    """Whether a convolution before `norm` has a bias; batch norms bring their own. `biased`: it has
+    one all the same, which changes nothing, as in pix2pixHD's code."""
+    return biased or per_sample(norm)
 
 
 def build_norm(norm: Norm, channels: int) -> nn.Module:

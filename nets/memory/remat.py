@@ -30,7 +30,7 @@ class Preset:
     """Run the perceptual network over horizontal strips of the image, one after the other."""
 
 
-PRESETS: dict[Memory, Preset] = {
+PRESETS: dict[str, Preset] = {
     "none": Preset("none"),
     "blocks": Preset("blocks"),
     "halves": Preset("halves"),

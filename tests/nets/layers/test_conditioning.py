@@ -26,7 +26,7 @@ def test_one_hot_with_edges() -> None:
     for expected in recorded("functions")["encode_input"]:
         row = list(stored["ids"]).index(expected["sample"])
         label, inst = (torch.from_numpy(stored[key][row : row + 1]) for key in ("label", "inst"))
-        planes = conditioning.one_hot(label, 35, torch.bfloat16, inst)
+        planes = conditioning.one_hot(label, 35, torch.bfloat16, conditioning.instance_edges(inst))
         assert planes.dtype == torch.bfloat16 and list(planes.shape) == expected["shape"]
         sums = planes.float().sum((0, 2, 3)).int().tolist()
         assert sums == expected["per_channel_sum"]
@@ -37,7 +37,7 @@ def test_one_hot_with_edges() -> None:
 def test_a_label_beyond_the_last_never_becomes_an_edge() -> None:
     label = torch.full((1, 1, 4, 4), 3, dtype=torch.uint8)
     with pytest.raises(RuntimeError):
-        conditioning.one_hot(label, 3, torch.float32, label.int())
+        conditioning.one_hot(label, 3, torch.float32, conditioning.instance_edges(label))
 
 
 @pytest.mark.parametrize("case", ["5x7", "8x8", "33x65", "1x1", "2x3"])
