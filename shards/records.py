@@ -30,6 +30,10 @@ KINDS = {"label": "label", "inst": "inst", "image": "rgb", "a": "rgb", "b": "rgb
 """What a member holds: 8-bit label ids, 8- or 16-bit instance ids, or an RGB picture."""
 
 
+RGBA = dict.fromkeys(("image", "a", "b"), 4)
+"""Channels of pictures of which nothing is to be lost, by decoded member."""
+
+
 def decoded_members(members: tuple[str, ...]) -> tuple[str, ...]:
     """The members that a sample has once its files are decoded."""
     return tuple(part for member in members for part in HALVES.get(member, (member,)))

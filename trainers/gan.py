@@ -58,7 +58,8 @@ class GAN(nn.Module):
         raise NotImplementedError
 
     def prepare(self, batch: Batch) -> Batch:
-        """Raw batch on the device (uint8 images, integer ids) -> float tensors in [-1, 1]."""
+        """Raw batch on the device (uint8 images, integer ids, and in training the draws that the
+        GAN needs) -> float tensors, images in [-1, 1]."""
         raise NotImplementedError
 
     def needs_batch(self, phase: str, carry: Batch) -> bool:
@@ -86,7 +87,7 @@ class GAN(nn.Module):
         return list(self.nets.values())
 
     def translate(self, batch: Batch) -> Tensor:
-        """Prepared batch -> generated images [N, 3, H, W] in [-1, 1]."""
+        """Prepared batch -> generated images [N, 1, 3 or 4, H, W] in [-1, 1]."""
         raise NotImplementedError
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:

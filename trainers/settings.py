@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -27,6 +27,19 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Random numbers that come with every sample: float32 [N, *shape] in the batch, by name.
+
+    They follow from the run's seed, the sample's position in the run and the name, so that one
+    process, many, and a run that goes on see the same. What a process draws by itself differs."""
+
+    name: str
+    shape: tuple[int, ...]
+    distribution: Literal["uniform", "normal"] = "normal"
+    """uniform in [0, 1), or normal with mean 0 and deviation 1."""
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a GAN's configuration asks of a data set; checked before training."""
 
@@ -43,6 +56,13 @@ class Needs:
     """Label ids must be smaller than this."""
     inst: bool = False
     """Whether instance maps are used."""
+    channels: Mapping[str, int] = field(default_factory=dict)
+    """Of pictures, by their name in the batch: 1 (grey), 3 (RGB) or 4 (RGB and alpha); 3 where
+    nothing is said."""
+    one_size: bool = False
+    """Whether all pictures of all sets must be of one size in training."""
+    draws: tuple[Draw, ...] = ()
+    """Random numbers that the losses take with each sample."""
     photos: bool = False
     """Whether translation looks at the real picture where there is one."""
     features: bool = False

@@ -80,6 +80,7 @@ class Commands(ShardCommands, ClusterCommands):
             remap: file of label ids to renumber before that, a CSV `old,new` or a JSON object;
                 ids that it does not list are refused.
             background: white, black or #rrggbb, over which transparent pictures are composed;
+                keep: they stay as they are, for networks of four channels (model.input_nc=4);
                 without it they are refused.
             shard_mib: about how large a shard becomes, in MiB (counted before --photos).
             workers: processes; 0 for one per core.

@@ -41,16 +41,21 @@ def sample_columns(shard_set: ShardSet) -> list[list[Image.Image]]:
     reader = Reader(shard_set)
     num_rows = min(NUM_ROWS, shard_set.num_samples)
     numbers = np.linspace(0, shard_set.num_samples - 1, num_rows).round().astype(int)
-    rows = [
-        [cell(pixels) for pixels in decode_sample(reader.read(n), shard_set.names(n)).values()]
-        for n in map(int, numbers)
-    ]
+    channels = shard_set.manifest.channels
+    samples = (
+        decode_sample(reader.read(n), shard_set.names(n), channels) for n in map(int, numbers)
+    )
+    rows = [[cell(pixels) for pixels in sample.values()] for sample in samples]
     return [list(column) for column in zip(*rows, strict=True)]
 
 
 def cell(pixels: np.ndarray) -> Image.Image:
-    """A picture [H, W, 3], or a map of ids [H, W] in colours, that fits into a cell."""
+    """A picture [H, W, 3 or 4], over white where it is transparent, or a map of ids [H, W] in
+    colours, that fits into a cell."""
     picture = Image.fromarray(colours(pixels) if pixels.ndim == 2 else pixels)
+    if picture.mode == "RGBA":
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture).convert("RGB")
     picture.thumbnail((CELL, CELL), Image.Resampling.BOX)
     return picture
 

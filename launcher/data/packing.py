@@ -92,7 +92,8 @@ def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
         name = Path(str(shard_set.store)).name if shard_set.layout == "images" else member
         (kind, count), *others = kinds.items()
         more = "".join(f", {other_count} are {other}" for other, other_count in others)
-        read = "upright" if KINDS[member] != "rgb" else "as upright 8-bit RGB"
+        colours = "RGBA" if shard_set.manifest.channels else "RGB"
+        read = "upright" if KINDS[member] != "rgb" else f"as upright 8-bit {colours}"
         yield (
             f"{name}: {count} of {shard_set.num_samples} pictures are {kind}{more}; they are read "
             f"{read}."

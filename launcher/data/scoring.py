@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.pixels.images import decode, size_of
+from shards.pixels.images import decode, num_channels, size_of
 from shards.records import DataError, size_text
 from shards.source.layouts import image_keys
 
 Pixels = np.ndarray
-"""uint8 [H, W, 3]."""
+"""uint8 [H, W, C]."""
 
 
 CONSTANT = "best constant colour"
@@ -27,25 +27,28 @@ def score(
 
     CONSTANT: one colour for all; MISMATCH: the same pictures, each held against the photo of the
     next key of its size, so that what does not depend on the source gains nothing; IDENTITY: the
-    sources as they are. Raises DataError for a picture without a photo or source of its size."""
+    sources as they are. A grey picture is held against the photo turned grey, and transparency
+    counts as a fourth channel. Raises DataError for a picture without a photo or source of its
+    size."""
     ours = image_keys(pictures, "b")
     if not ours:
         raise DataError(f"score: {pictures} holds no picture; give the folder of `translate`.")
     real = partners(ours, pictures, photos, "photo")
     given = partners(ours, pictures, sources, "source") if sources else {}
-    error, values = Mean(), np.zeros((3, 256), dtype=np.int64)
+    error, values = Mean(), np.zeros((4, 256), dtype=np.int64)
     answers = {MISMATCH: Mean()} | ({IDENTITY: Mean()} if given else {})
     rounds: dict[tuple[int, ...], Round] = {}
     for key in sorted(ours):
-        picture, photo = read(ours[key]), read(real[key])
+        channels = channels_of(ours[key], real[key])
+        picture, photo = read(ours[key], channels), read(real[key], channels)
         check_size(picture, ours[key], photo, real[key])
         error.add(picture, photo)
         rounds.setdefault(photo.shape, Round(answers[MISMATCH])).add(picture, photo)
         if given:
-            source = read(given[key])
+            source = read(given[key], channels)
             check_size(source, given[key], photo, real[key])
             answers[IDENTITY].add(source, photo)
-        for channel in range(3):
+        for channel in range(channels):
             values[channel] += np.bincount(photo[..., channel].ravel(), minlength=256)
     for same_size in rounds.values():
         same_size.close()
@@ -103,7 +106,7 @@ def verdict(ours: float, other: float) -> str:
 def error_of_best_constant(values: np.ndarray) -> float:
     """Mean absolute error of the median colour, which has the least, 0..1.
 
-    values: int64 [3, 256], how often each channel of the photos takes each value."""
+    values: int64 [4, 256], how often each channel of the photos takes each value."""
     totals = values.cumsum(axis=1)
     medians = np.array([np.searchsorted(t, t[-1] / 2) for t in totals])
     distances = np.abs(np.arange(256) - medians[:, None])
@@ -134,5 +137,11 @@ def check_size(picture: Pixels, path: Path, photo: Pixels, photo_path: Path) -> 
         )
 
 
-def read(path: Path) -> Pixels:
-    return decode(path.read_bytes(), "image", str(path))
+def channels_of(picture: Path, photo: Path) -> int:
+    """Channels in which the two are compared."""
+    ours, other = (num_channels(path.read_bytes(), str(path)) for path in (picture, photo))
+    return max(ours, other) if 4 in (ours, other) else ours
+
+
+def read(path: Path, channels: int) -> Pixels:
+    return decode(path.read_bytes(), "image", str(path), channels)

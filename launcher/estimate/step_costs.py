@@ -118,4 +118,5 @@ def raw_batch(needs: Needs, num_images: int, size: tuple[int, int]) -> Batch:
         batch = {"label": member(1, torch.uint8), "image": member(3, torch.uint8)}
         return batch | ({"inst": member(1, torch.int32)} if needs.inst else {})
     names = ("image",) if needs.layout == "images" else ("a", "b")
-    return {name: member(3, torch.uint8) for name in names}
+    batch = {name: member(needs.channels.get(name, 3), torch.uint8) for name in names}
+    return batch | {draw.name: torch.zeros(num_images, *draw.shape) for draw in needs.draws}

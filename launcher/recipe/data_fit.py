@@ -5,6 +5,7 @@ from __future__ import annotations
 from launcher.recipe.config import Config, ConfigError
 from shards.pixels.augment import Preprocess
 from shards.read.sources import Source
+from shards.records import decoded_members, size_text
 from trainers.settings import Needs
 
 
@@ -17,6 +18,24 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
         check_least(shards.require_sizes(preprocess, micro_batch), needs, shards.store)
         for width, height, _ in shards.sizes:
             check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)
+    for source in sources:
+        members = decoded_members(source.shard_set.members)
+        source.shard_set.require_channels({m: source.channels_of(m) for m in members})
+    if needs.one_size:
+        check_one_size(config, sources)
+
+
+def check_one_size(config: Config, sources: tuple[Source, ...]) -> None:
+    """Refuse pictures between which there is no picture in the middle."""
+    preprocess = preprocess_of(config)
+    sizes = {preprocess.output_size(w, h) for s in sources for w, h, _ in s.shard_set.sizes}
+    if len(sizes) > 1:
+        examples = ", ".join(map(size_text, sorted(sizes)[:3]))
+        raise ConfigError(
+            f"{config.data.shards} has images of {len(sizes)} sizes after data.preprocess "
+            f"({examples}), but the gradient penalty of model.gan_loss=wgangp mixes real and "
+            "generated ones: choose a data.preprocess.mode that crops, or model.lambda_gp=0."
+        )
 
 
 def check_least(size: tuple[int, int], needs: Needs, where: object) -> None:

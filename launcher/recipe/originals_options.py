@@ -32,6 +32,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "no_lsgan": ("model.gan_loss",), "gan_mode": ("model.gan_loss",),
     "which_direction": ("model.direction",), "no_dropout": ("model.generator.dropout",),
     "use_dropout": ("model.generator.dropout",),
+    "input_nc": ("model.input_nc",), "output_nc": ("model.output_nc",),
 }
 """Name there -> dotted names here, of which a recipe has one at most."""
 WITHOUT: dict[str, str] = {

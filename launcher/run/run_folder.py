@@ -21,7 +21,7 @@ from cluster.text_files import named, through_no_link
 from cluster.watch import attempts, claim
 from cluster.watch.attempts import Attempt
 from launcher.recipe import yaml_files
-from launcher.recipe.config import Config, ConfigError
+from launcher.recipe.config import Config, ConfigError, build
 from launcher.status import run_state
 from shards.read.draws import Substitution
 from trainers.backends.base import Backend
@@ -215,7 +215,7 @@ def first_save(run_dir: Path) -> float:
 
 def changes(now: dict[str, Any], then: dict[str, Any]) -> list[str]:
     """What differs between two configurations: "batch.total: 2 -> 4"."""
-    now, then = flat(now), flat(then)
+    now, then = flat(now), flat(completed(then))
     return [
         f"{option}: {then.get(option)!r} -> {now.get(option)!r}"
         for option in sorted(now.keys() | then.keys())
@@ -226,7 +226,7 @@ def changes(now: dict[str, Any], then: dict[str, Any]) -> list[str]:
 def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> None:
     """Refuse to resume what would silently become another run."""
     now = flat(config.model_dump(mode="json"))
-    then = flat(checkpoint.config)
+    then = flat(completed(checkpoint.config))
     for option in sorted(now.keys() | then.keys()):
         if not covers(FIXED, option) or covers(FREE, option):
             continue
@@ -241,6 +241,15 @@ def check_same_run(config: Config, fingerprint: str, checkpoint: Checkpoint) -> 
             f"{config.run_dir} was trained on: use the same shards; or train on these in another "
             f"run_dir, from the weights of this run by --start_from={config.run_dir}."
         )
+
+
+def completed(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration with the options that came since, at their defaults: the run that an
+    earlier version began had no other choice."""
+    try:
+        return build(saved, "the saved configuration").model_dump(mode="json")
+    except ConfigError:
+        return saved  # it has options that are no more: told as changed
 
 
 def covers(options: tuple[str, ...], option: str) -> bool:

@@ -24,6 +24,7 @@ from launcher.run.terminal import Terminal
 from shards.processes import keep_freed_memory
 from shards.read.cache import Cache
 from shards.read.draws import Substitution
+from shards.read.noise import Noise
 from shards.read.order import Shuffle
 from shards.read.sources import Source, epoch_size, fingerprint, open_sources
 from trainers.backends.base import Backend
@@ -184,7 +185,9 @@ def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]
         raise ConfigError(f"data.domains belongs to unpaired training: leave it out for {layout}.")
     order = Shuffle(data.order.shuffle, data.order.window, data.order.streams)
     domains, began_with = data.domains or ("A", "B"), run_folder.data_of(config.run_dir)
-    return open_sources(data.shards, layout, config.seed, domains, order, cache, began_with)
+    channels = config.model.needs.channels
+    location = data.shards
+    return open_sources(location, layout, config.seed, domains, order, cache, began_with, channels)
 
 
 def stream_of(
@@ -209,6 +212,7 @@ def stream_of(
             workers=config.data.workers,
             pin=backend.device.type == "cuda",
             seed=config.seed,
+            noise=[Noise(**vars(draw)) for draw in config.model.needs.draws],
             substitutes=config.data.substitutes,
             report=report,
         )

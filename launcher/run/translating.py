@@ -20,12 +20,12 @@ from launcher.run.run_folder import covers
 from launcher.run.training import checkpoint_at
 from launcher.text.progress_bar import progress_bar
 from shards.pixels.census import label_histogram
-from shards.pixels.images import check_header, decode_sample, is_turned
+from shards.pixels.images import check_header, decode_sample, has_alpha, is_turned
 from shards.pixels.label_ids import read_remap, void_label
 from shards.pixels.made_pictures import check_replaceable, save
 from shards.pixels.storing import Storing
 from shards.read.stream import collate
-from shards.records import DataError, Record, check_label_ids
+from shards.records import RGBA, DataError, Record, check_label_ids
 from shards.source.layouts import find_conditions
 from shards.source.source_files import dotted_key
 from trainers.checkpoints.checkpoint import Checkpoint, load_weights
@@ -127,6 +127,7 @@ class Conditions:
         self.needs = config.model.needs
         self.preprocess = preprocess_of(config).uncropped()
         self.member = member_of(config, direction)
+        self.channels = self.needs.channels.get(self.member, 3)
         known = [self.needs.layout, *(["side-by-side"] if self.needs.layout == "pairs" else [])]
         if layout not in ("auto", *known):
             raise ConfigError(
@@ -140,7 +141,7 @@ class Conditions:
             raise ConfigError(
                 f"{source} holds no {split}_inst, but the checkpoint uses instance maps: add them."
             )
-        self.turned = 0
+        self.turned = self.without_alpha = 0
         self.records = records
         self.results = {record.key: out / result_name(record) for record in records}
         files = [path for record in records for path in record.files.values()]
@@ -149,6 +150,8 @@ class Conditions:
             self._check(record)
         if self.turned:
             print(f"{self.turned} files are turned by EXIF: they are translated upright.")
+        if self.without_alpha:
+            print(f"{self.without_alpha} files have no alpha channel: they are taken as opaque.")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -158,14 +161,17 @@ class Conditions:
             yield record.key, self._read(record)
 
     def write(self, key: str, picture: Tensor) -> None:
-        """picture: uint8 [3, H, W], the translation of the condition `key`."""
-        save(Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()), self.results[key])
+        """picture: uint8 [1, 3 or 4, H, W], the translation of the condition `key`."""
+        pixels = picture.permute(1, 2, 0).cpu().numpy()
+        pixels = pixels[..., 0] if len(picture) == 1 else pixels
+        save(Image.fromarray(pixels), self.results[key])
 
     def _check(self, record: Record) -> None:
         for member, path in record.files.items():
             data = path.read_bytes()
             size = check_header(data, member, str(path))
             self.turned += is_turned(data, str(path))
+            self.without_alpha += self.channels == 4 and not has_alpha(data, str(path))
             width, height = self.preprocess.output_size(*size)
             least = self.needs.min_side_translated
             if min(width, height) < least:
@@ -189,7 +195,7 @@ class Conditions:
             self.notes.update(notes)
         if self.storing.void:
             self.storing.void.check([note for _, note in self.notes], names["label"])
-        pixels = decode_sample(files, names)
+        pixels = decode_sample(files, names, dict.fromkeys(RGBA, self.channels))
         if "ab" in files:  # the other half is what is to be painted
             pixels = {self.member: pixels[self.member]}
         if self.needs.num_labels is not None:

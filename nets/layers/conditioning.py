@@ -31,6 +31,14 @@ def denormalise(image: Tensor) -> Tensor:
     return image.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
+def in_colours(image: Tensor) -> Tensor:
+    """uint8 [N, 1, 3 or 4, H, W] -> RGB [N, 3, H, W]: grey repeated, transparency over white."""
+    if image.shape[1] != 4:
+        return image.expand(-1, 3, -1, -1)
+    alpha = image[:, 3:].float() / 255
+    return (image[:, :3] * alpha + 255 * (1 - alpha)).round_().to(torch.uint8)
+
+
 def one_hot(label: Tensor, num_labels: int, dtype: torch.dtype, edges: Tensor | None) -> Tensor:
     """Label ids [N, 1, H, W] -> one-hot [N, num_labels, H, W] in `dtype`.
 

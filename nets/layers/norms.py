@@ -72,9 +72,11 @@ class BatchNorm(nn.BatchNorm2d):
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None  # as it tracks them
         assert self.num_batches_tracked is not None and self.momentum is not None
+        # By `.data`, as torch's kernel does: it keeps the buffers of an earlier pass for that one's
+        # backward, which would take them for altered, though training never reads them.
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var), self.momentum)
+        self.running_mean.data.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.data.lerp_(variance.to(self.running_var), self.momentum)
 
 
 class SyncBatchNorm(BatchNorm):

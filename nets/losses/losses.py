@@ -5,7 +5,7 @@ Means are taken in float32 at least, also under autocast; float64 stays float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,26 +13,50 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GanLoss = Literal["lsgan", "bce", "hinge"]
+CriticLoss = Literal["lsgan", "bce", "hinge", "wgangp"]
+"""wgangp belongs beside a `gradient_penalty`, or the scores grow without end."""
 
 
-def generator_loss(scores: Tensor, kind: GanLoss) -> Tensor:
+def generator_loss(scores: Tensor, kind: CriticLoss) -> Tensor:
     """How far D's `scores` (logits) of generated images are from those of real ones."""
-    if kind == "hinge":
+    if kind in ("hinge", "wgangp"):
         return -_precise(scores).mean()
     return discriminator_loss(scores, real=True, kind=kind)
 
 
-def discriminator_loss(scores: Tensor, real: bool, kind: GanLoss) -> Tensor:
+def discriminator_loss(scores: Tensor, real: bool, kind: CriticLoss) -> Tensor:
     """Loss of D on `scores` (logits) of real or of generated images.
 
-    lsgan: squared distance to 1 or 0; bce: cross-entropy with logits; hinge: max(0, 1 -+ score).
+    lsgan: squared distance to 1 or 0; bce: cross-entropy with logits; hinge: max(0, 1 -+ score);
+    wgangp: -+ score.
     """
     scores = _precise(scores)
     if kind == "lsgan":
         return (scores - float(real)).square().mean()
     if kind == "bce":
         return F.softplus(-scores if real else scores).mean()
+    if kind == "wgangp":
+        return -scores.mean() if real else scores.mean()
     return F.relu(1 - scores if real else 1 + scores).mean()
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
+) -> Tensor:
+    """Mean over the samples of (|gradient of the critic at x| - 1)^2, x = share real + (1 - share)
+    fake: Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017 (arXiv:1704.00028),
+    equation 3, in the form of the authors' pix2pix (cal_gradient_penalty, type mixed).
+
+    critic: images [N, C, H, W] -> scores [N, ...], whose sum over a sample is differentiated;
+    real, fake: [N, C, H, W], constants; share: [N, 1, 1, 1] in 0..1. Differentiable in the critic's
+    parameters, for which it must be twice differentiable. In float32 at least, also under autocast:
+    the norm squares what low precision rounds away.
+    """
+    with torch.autocast(real.device.type, enabled=False):
+        real, fake, share = (_precise(each.detach()) for each in (real, fake, share))
+        between = (share * real + (1 - share) * fake).requires_grad_()
+        (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+        return ((slope.flatten(1) + 1e-16).norm(dim=1) - 1).square().mean()  # 1e-16 as there
 
 
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:

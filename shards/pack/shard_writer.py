@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,9 @@ from typing import IO, Any
 
 from shards.pixels.census import Census, LabelUse, label_histogram
 from shards.pixels.images import check_checksums, decode_sample, extension
-from shards.pixels.storing import Storing
+from shards.pixels.storing import KEEP, Storing
 from shards.processes import Tick
-from shards.records import DataError, Record, check_label_ids
+from shards.records import RGBA, DataError, Record, check_label_ids
 from shards.sets.index_file import Columns, tar_columns
 from shards.sets.manifest import ShardFile, shard_name
 from shards.storage.sealed import sync_folder, through_no_link, write_atomically
@@ -140,18 +140,24 @@ def _examined(record: Record, job: ShardJob, census: Census) -> dict[str, bytes]
     """The files of a sample as they are packed, once they are known to be sound."""
     stored = _stored(record, job.storing, census)
     names = {member: str(path) for member, path in record.files.items()}
-    examine(record.key, stored, names, job.num_labels, census)
+    channels = RGBA if job.storing.background == KEEP else {}
+    examine(record.key, stored, names, job.num_labels, census, channels)
     return stored
 
 
 def examine(
-    key: str, files: dict[str, bytes], names: dict[str, str], num_labels: int | None, census: Census
+    key: str,
+    files: dict[str, bytes],
+    names: dict[str, str],
+    num_labels: int | None,
+    census: Census,
+    channels: Mapping[str, int] = {},
 ) -> None:
-    """Decode a sample and count it in `census`; DataError, by one of `names`, for what is wrong
-    with a file."""
+    """Decode a sample (channels: as decode_sample) and count it in `census`; DataError, by one of
+    `names`, for what is wrong with a file."""
     for member, data in files.items():
         check_checksums(data, names[member])
-    pixels = decode_sample(files, names)
+    pixels = decode_sample(files, names, channels)
     if num_labels is not None and "label" in pixels:
         check_label_ids(label_histogram(pixels["label"]), num_labels, names["label"])
     census.add(key, files, pixels)

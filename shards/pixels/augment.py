@@ -99,7 +99,7 @@ class Preprocess:
     def apply(self, pixels: dict[str, np.ndarray], draw: int, where: str) -> dict[str, np.ndarray]:
         """Bring all images of one sample to size.
 
-        pixels: arrays [H, W] (ids) or [H, W, 3] (pictures) of one size; draw: 64 random bits;
+        pixels: arrays [H, W] (ids) or [H, W, C] (pictures) of one size; draw: 64 random bits;
         where: what errors call the sample. Gives views, some of them mirrored (of negative
         strides). Raises DataError if the crop exceeds the image."""
         size = self.resized(*size_of(next(iter(pixels.values()))))
@@ -148,5 +148,8 @@ def _width_height(side: Side | None) -> tuple[int, int]:
 def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if size_of(array) == size:
         return array
-    method = Image.Resampling.BICUBIC if array.ndim == 3 else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(array).resize(size, method))
+    if array.ndim == 2:
+        return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.NEAREST))
+    image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+    resized = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    return resized.reshape(*resized.shape[:2], array.shape[2])

@@ -41,11 +41,11 @@ class Census:
         """Count one sample: its files, and what they were decoded to."""
         self.sizes[size_of(next(iter(pixels.values())))] += 1
         for member, data in files.items():
-            kind = conversion(data, member, key)
+            parts = HALVES.get(member, (member,))
+            kind = conversion(data, member, key, any(is_transparent(pixels[p]) for p in parts))
             if kind is not None:
                 self.conversions[member, kind] += 1
-                parts = HALVES.get(member, (member,))
-                if kind.startswith("16-bit") and all(pixels[p].max() < FEW_LEVELS for p in parts):
+                if kind.startswith("16-bit") and all(pixels[p][..., :3].max() < FEW_LEVELS for p in parts):
                     self.notes[member, SHALLOW] += 1
         if "label" in pixels:
             self._add_labels(
@@ -98,6 +98,11 @@ def _by_member(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
     for (member, words), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         listed.setdefault(member, {})[words] = count
     return listed
+
+
+def is_transparent(pixels: np.ndarray) -> bool:
+    """Whether a picture [H, W, C] was read with alpha that is not all opaque."""
+    return pixels.ndim == 3 and pixels.shape[2] == 4 and bool(pixels[..., 3].min() < 255)
 
 
 def label_histogram(label: np.ndarray) -> dict[int, int]:

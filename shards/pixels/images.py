@@ -1,15 +1,17 @@
 """Bytes of one PNG, JPEG or WebP file -> pixels, with every surprise met by a sentence.
 
 Pictures become 8-bit RGB: grey is repeated, a palette looked up, 16 bits keep their upper 8, an
-opaque alpha channel is dropped; transparency, CMYK and all else are refused. Label and instance
-maps are indices: a palette PNG gives its indices, not its colours. What EXIF says is turned is
-turned upright, pictures and maps alike.
+opaque alpha channel is dropped; transparency, CMYK and all else are refused. Read with one channel
+they are then turned grey (Pillow's "L"); read with four, alpha and transparency are kept. Label and
+instance maps are indices: a palette PNG gives its indices, not its colours. What EXIF says is
+turned is turned upright, pictures and maps alike.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
@@ -34,9 +36,12 @@ _MAGIC = (b"\x89PNG", b"\xff\xd8\xff")
 _IDS = ("1", "L", "P")
 _WIDE_IDS = (*_IDS, "I;16", "I")
 _ID_BITS = {"label": "8-bit", "inst": "8- or 16-bit"}
+_GREY = ("1", "L", "I;16", "I")
 _PICTURES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16", "I")
 _EXTENSIONS: dict[str | None, str] = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}
 """MPO is a camera's JPEG with a preview."""
+WITH_TRANSPARENT = " with transparent pixels"
+"""Ends the name of a kind of pictures."""
 _LOSSY_MODES = {"L": "grey", "RGBA": "RGB with opaque alpha"}
 """Mode of a JPEG or WebP -> what users call an accepted picture of it, RGB excepted."""
 _PNG_COLOURS = {
@@ -49,29 +54,40 @@ _PNG_COLOURS = {
 """Colour type of a PNG -> what users call an accepted picture of it."""
 
 
-def decode(data: bytes, member: str, where: str) -> np.ndarray:
+def decode(data: bytes, member: str, where: str, channels: int = 3) -> np.ndarray:
     """Pixels of one member of a sample.
 
-    Returns label: uint8 [H, W]; inst: int32 [H, W]; image, a, b, ab: uint8 [H, W, 3].
+    Returns label: uint8 [H, W]; inst: int32 [H, W]; image, a, b, ab: uint8 [H, W, channels]: 1 is
+    grey, 3 RGB, 4 RGB and alpha, which is 255 in a picture that has none.
     Raises DataError, naming `where`, unless data is a whole image fit for that member: a PNG for
     ids, a PNG, JPEG or WebP for a picture."""
     image = _loaded(data, where)
     kind, turned = KINDS[member], orientation(image, data)
     if kind == "rgb":
-        _check_rgb(image, data, where)
-        return _rgb(upright(image, turned))
+        _check_rgb(image, data, where, may_be_transparent=channels == 4)
+        return _with_channels(upright(image, turned), channels)
     _check_ids(image, data, kind, where)
     return np.asarray(upright(image, turned)).astype(np.uint8 if kind == "label" else np.int32)
 
 
-def decode_sample(files: dict[str, bytes], names: dict[str, str]) -> dict[str, np.ndarray]:
+def decode_sample(
+    files: dict[str, bytes], names: dict[str, str], channels: Mapping[str, int] = {}
+) -> dict[str, np.ndarray]:
     """Pixels of all members of a sample, of one size; `names` says what errors call each file.
 
-    A side-by-side picture `ab` gives its halves `a` and `b`."""
+    A side-by-side picture `ab` gives its halves `a` and `b`. channels: of pictures as `decode`
+    gives them, by what is returned; 3 where nothing is said."""
     pixels: dict[str, np.ndarray] = {}
     for member, data in files.items():
-        array = decode(data, member, names[member])
-        pixels |= _halves(array, member, names[member]) if member in HALVES else {member: array}
+        parts, where = HALVES.get(member, (member,)), names[member]
+        array = decode(data, member, where, max(channels.get(part, 3) for part in parts))
+        if member in HALVES:
+            pixels |= {
+                part: _narrowed(half, channels.get(part, 3), where)
+                for part, half in _halves(array, member, where).items()
+            }
+        else:
+            pixels[member] = array
     first, *others = pixels
     for other in others:
         if size_of(pixels[first]) != size_of(pixels[other]):
@@ -99,11 +115,13 @@ def extension(data: bytes, where: str) -> str:
     return _EXTENSIONS[_open(data, where).format]
 
 
-def conversion(data: bytes, member: str, where: str) -> str | None:
+def conversion(data: bytes, member: str, where: str, transparent: bool = False) -> str | None:
     """What a member is before decode() makes it upright, and a picture 8-bit RGB; or None if it is
-    that already."""
+    that already. transparent: whether some of its pixels are."""
     image = _open(data, where)
     kind = _kind_of(image, data) if KINDS[member] == "rgb" else "ids"
+    if transparent:
+        kind = kind.removesuffix(" with opaque alpha") + WITH_TRANSPARENT
     if is_turned(data, where):
         return f"{kind} turned by EXIF"
     return None if kind in ("RGB", "ids") else kind
@@ -127,6 +145,19 @@ def check_checksums(data: bytes, where: str) -> None:
         _open(data, where).verify()
     except BROKEN as error:
         raise DataError(f"{where} is corrupt ({error}): replace the file") from error
+
+
+def has_alpha(data: bytes, where: str) -> bool:
+    """Whether a picture may be transparent, by its header."""
+    return _open(data, where).has_transparency_data
+
+
+def num_channels(data: bytes, where: str) -> int:
+    """Channels in which a picture differs: 1 if it is grey, 4 if some of it is transparent."""
+    image = _loaded(data, where)
+    if image.has_transparency_data and _alpha(image).min() < 255:
+        return 4
+    return 1 if image.mode in _GREY else 3
 
 
 def size_of(pixels: np.ndarray) -> tuple[int, int]:
@@ -181,13 +212,26 @@ def _halves(array: np.ndarray, member: str, where: str) -> dict[str, np.ndarray]
     return {left: array[:, :half], right: array[:, half:]}
 
 
-def _check_rgb(image: Image.Image, data: bytes, where: str) -> None:
+def _narrowed(array: np.ndarray, channels: int, where: str) -> np.ndarray:
+    """Half of a picture [H, W, C] that was read with the channels of the other half, with fewer."""
+    if array.shape[2] == channels:
+        return array
+    if array.shape[2] == 4 and array[..., 3].min() < 255:
+        raise DataError(
+            f"{where} has transparent pixels in a half that is read without alpha: make it opaque"
+        )
+    return _with_channels(Image.fromarray(np.ascontiguousarray(array[..., :3])), channels)
+
+
+def _check_rgb(image: Image.Image, data: bytes, where: str, may_be_transparent: bool) -> None:
     """DataError for a picture that has no one 8-bit RGB form."""
     _check_mode(image, where)
     if "transparency" in image.info and _png_header(data)[0] == 16:
         # The decoder compares the colour with pixels that it has cut to 8 bits.
         raise DataError(f"{where} marks a 16-bit colour as transparent: flatten or convert it")
-    num_transparent = int((_alpha(image) < 255).sum()) if image.has_transparency_data else 0
+    if may_be_transparent or not image.has_transparency_data:
+        return
+    num_transparent = int((_alpha(image) < 255).sum())
     if num_transparent:
         raise DataError(
             f"{where} has {num_transparent} transparent pixels: compose it over a colour by "
@@ -212,12 +256,20 @@ def _alpha(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGBA"))[..., 3]
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _with_channels(image: Image.Image, channels: int) -> np.ndarray:
+    """uint8 [H, W, channels]."""
     if image.mode in ("I;16", "I"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if channels == 1:
+        # By RGB, as the originals: a palette's own way to grey rounds differently.
+        grey = image if image.mode == "L" else _in_mode(image, "RGB").convert("L")
+        return np.asarray(grey)[..., None]
+    return np.asarray(_in_mode(image, "RGBA" if channels == 4 else "RGB"))
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     # PIL converts RGB to RGB by a copy, which takes as long as a JPEG's decoding.
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _check_mode(image: Image.Image, where: str) -> None:

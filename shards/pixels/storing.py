@@ -19,6 +19,8 @@ from shards.pixels.photos import Photos
 from shards.records import KINDS, DataError
 
 Colour = tuple[int, int, int]
+KEEP = "keep"
+"""In place of a colour: pictures keep what is transparent, for networks of four channels."""
 NAMED_COLOURS: dict[str, Colour] = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
 
@@ -31,7 +33,7 @@ def colour_of(text: str) -> Colour:
             raise ValueError(text)
         red, green, blue = bytes.fromhex(text[1:])
     except (ValueError, IndexError) as error:
-        raise DataError(f"background={text}: give white, black or #rrggbb") from error
+        raise DataError(f"background={text}: give white, black or #rrggbb, or keep") from error
     return red, green, blue
 
 
@@ -42,14 +44,19 @@ class Storing:
     photos: Photos | None = None
     """Format of pictures; None: the one that they have."""
     background: str = ""
-    """Colour below transparent pixels, as users write it; "": they are refused."""
+    """Colour below transparent pixels, as users write it, or KEEP; "": they are refused."""
     remap: Remap | None = None
     """Other numbers for label ids."""
     void: VoidLabel | None = None
     """The id of unlabelled pixels, where it is beyond num_labels."""
 
     def __post_init__(self) -> None:
-        if self.background:
+        if self.background == KEEP and self.photos:
+            raise DataError(
+                f"background={KEEP} leaves pictures as they are, photos={self.photos.format} "
+                f"does not: leave one of them out"
+            )
+        if self.background not in ("", KEEP):
             colour_of(self.background)
 
     def stored(
@@ -68,7 +75,7 @@ class Storing:
         self, data: bytes, member: str, where: str
     ) -> tuple[bytes, list[tuple[str, str]]]:
         notes = []
-        if self.background:
+        if self.background not in ("", KEEP):
             pixels = composed(data, where, colour_of(self.background))
             if pixels is not None:
                 check_checksums(data, where)

@@ -15,7 +15,7 @@ from shards.hashing import hash64
 from shards.pixels.augment import Preprocess
 from shards.pixels.images import decode_sample
 from shards.read.sources import Source
-from shards.records import DataError, Unreachable
+from shards.records import DataError, Unreachable, decoded_members
 from shards.sets.reader import Reader
 
 _TRIES = 8
@@ -41,7 +41,7 @@ class Substitution:
 
 @dataclass(frozen=True)
 class Draw:
-    """A sample as it goes into a batch: member -> array [H, W] or [H, W, 3]."""
+    """A sample as it goes into a batch: member -> array [H, W] or [H, W, C]."""
 
     key: str
     pixels: dict[str, np.ndarray]
@@ -89,11 +89,13 @@ class Drawer:
     ) -> tuple[int, dict[str, np.ndarray], list[Substitution]]:
         """The sample `first`, or the first in its place that can be read: (number, pixels, ...)."""
         shard_set, domain = self.source.shard_set, self.source.order.domain
+        members = decoded_members(shard_set.members)
+        channels = {member: self.source.channels_of(member) for member in members}
         number, substitutions = first, list[Substitution]()
         for attempt in range(_TRIES):
             try:
-                pixels = decode_sample(self.reader.read(number), shard_set.names(number))
-                return number, pixels, substitutions
+                files, names = self.reader.read(number), shard_set.names(number)
+                return number, decode_sample(files, names, channels), substitutions
             except DataError as error:
                 # Other ranks, or this one after a resume, may reach what this one cannot now.
                 if not self.substituting or isinstance(error, Unreachable):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,12 @@ class Source:
     order: Order
     member: str | None = None
     """What its pictures are called in a batch; None keeps the names of the set."""
+    channels: Mapping[str, int] = field(default_factory=dict)
+    """Of pictures, by what they are called in a batch: 1, 3 or 4; 3 where nothing is said."""
+
+    def channels_of(self, member: str) -> int:
+        """Channels that the pictures of a member of the set are read with."""
+        return self.channels.get(self.member or member, 3)
 
 
 def open_sources(
@@ -41,16 +47,18 @@ def open_sources(
     shuffle: Shuffle = Shuffle(),
     cache: Cache | None = None,
     fingerprint: str | None = None,
+    channels: Mapping[str, int] = {},
 ) -> tuple[Source, ...]:
     """The sets that a run of this layout reads at `location`, a folder or URL, maybe through a
-    cache.
+    cache; channels: as in `Source`.
 
     layout: "labels", "pairs" or "images" for one set; "unpaired" for the two `domains` of a folder
     of domains, in this order; fingerprint: that of what a resumed run began with, whose generation
     is opened if it is still there, else the current one. Raises DataError if the folder holds
     something else, or if the cache is too small for the shuffle."""
     store = _generation(open_store(location), domains if layout == "unpaired" else (), fingerprint)
-    sources = _sources(store, layout, seed, domains, shuffle)
+    opened = _sources(store, layout, seed, domains, shuffle)
+    sources = tuple(replace(source, channels=dict(channels)) for source in opened)
     if cache is None:
         return sources
     _check_room(sources, shuffle, cache)

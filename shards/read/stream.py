@@ -22,13 +22,15 @@ from torch.utils.data import DataLoader, Dataset
 from shards.pixels.augment import Preprocess
 from shards.processes import check_shared_memory, context, enter_worker
 from shards.read.draws import Allowance, Drawer, Substitution
+from shards.read.noise import Noise
 from shards.read.sources import Source
 from shards.records import KINDS, DataError, decoded_members, size_text
 
 Batch = dict[str, Any]
 PREFETCH = 2
 """Micro-batches that each worker keeps ready."""
-_BYTES_PER_PIXEL = {"label": 1, "inst": 4, "rgb": 3}
+_BYTES_OF_IDS = {"label": 1, "inst": 4}
+"""Per pixel."""
 
 
 def batches(
@@ -43,15 +45,17 @@ def batches(
     workers: int = 2,
     pin: bool = False,
     seed: int,
+    noise: Sequence[Noise] = (),
     substitutes: int = 0,
     report: Callable[[Substitution], None] = lambda substitution: None,
 ) -> Iterator[Batch]:
     """The micro-batches of one rank, from position `start` on, without end.
 
     Each is {"label": uint8 [N,1,H,W], "inst": int32 [N,1,H,W], "image": uint8 [N,3,H,W]} or
-    {"a", "b": uint8 [N,3,H,W]}, and "keys": list of N. A sample of several sources is one draw from
-    each; its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how many
-    damaged samples may be replaced, each of them told to `report`. Raises ValueError if the numbers
+    {"a", "b": uint8 [N,3,H,W]} (or as many channels as the sources say), by their names what
+    `noise` asks for, float32 [N, *shape], and "keys": list of N. A sample of several sources is one
+    draw from each; its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how
+    many damaged samples may be replaced, each of them told to `report`. Raises ValueError if the numbers
     do not divide each other, and DataError (at once, or while iterating) for what is wrong with the
     data."""
     if global_batch % world:
@@ -71,14 +75,15 @@ def batches(
             "choose a divisor of it"
         )
     positions = _Positions(start, global_batch, micro_batch, rank, world, streams)
-    stream = _Stream([Drawer(s, preprocess, seed, substitutes > 0) for s in sources])
+    drawers = [Drawer(source, preprocess, seed, substitutes > 0) for source in sources]
+    stream = _Stream(drawers, seed, noise)
     if workers:
         check_shared_memory(shared_memory_needed(sources, preprocess, micro_batch, workers))
     return _load(stream, positions, workers, pin, Allowance(substitutes, report))
 
 
 def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Batch:
-    """One batch of samples [H, W] or [H, W, 3] of equal size; DataError if they differ."""
+    """One batch of samples [H, W] or [H, W, C] of equal size; DataError if they differ."""
     batch: Batch = {}
     for member in samples[0]:
         arrays = [sample[member] for sample in samples]
@@ -101,8 +106,9 @@ def shared_memory_needed(
     for source in sources:
         manifest = source.shard_set.manifest
         width, height = preprocess.output_size(*manifest.max_size)
-        kinds = [KINDS[member] for member in decoded_members(manifest.members)]
-        bytes_per_sample += width * height * sum(_BYTES_PER_PIXEL[kind] for kind in kinds)
+        for member in decoded_members(manifest.members):
+            bytes_per_pixel = _BYTES_OF_IDS.get(KINDS[member], source.channels_of(member))
+            bytes_per_sample += width * height * bytes_per_pixel
     return bytes_per_sample * micro_batch * workers * PREFETCH
 
 
@@ -145,8 +151,10 @@ class _Failure:
 class _Stream(Dataset):
     """Maps the positions of a micro-batch to the batch."""
 
-    def __init__(self, drawers: Sequence[Drawer]) -> None:
+    def __init__(self, drawers: Sequence[Drawer], seed: int, noise: Sequence[Noise]) -> None:
         self.drawers = drawers
+        self.seed = seed
+        self.noise = noise
 
     def __getitem__(self, positions: list[int]) -> _Loaded | _Failure:
         try:
@@ -163,7 +171,11 @@ class _Stream(Dataset):
             keys.append(" + ".join(draw.key for draw in draws))
             samples.append({m: array for draw in draws for m, array in draw.pixels.items()})
             substitutions += [found for draw in draws for found in draw.substitutions]
-        return _Loaded(collate(samples, keys), substitutions)
+        drawn = {
+            noise.name: torch.from_numpy(np.stack([noise.at(self.seed, n) for n in positions]))
+            for noise in self.noise
+        }
+        return _Loaded(collate(samples, keys) | drawn, substitutions)
 
 
 def _load(
@@ -208,7 +220,7 @@ def _close(loaded: weakref.ref[Any]) -> None:
 
 
 def _stack(arrays: Sequence[np.ndarray]) -> Tensor:
-    """N x [H, W] -> [N, 1, H, W]; N x [H, W, 3] -> [N, 3, H, W], channels_last as it came.
+    """N x [H, W] -> [N, 1, H, W]; N x [H, W, C] -> [N, C, H, W], channels_last as it came.
 
     By numpy, which takes huge pages from the system, and mirrored views as they are."""
     batch = torch.from_numpy(np.stack(arrays))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from shards.pixels.census import LabelUse
-from shards.pixels.storing import Storing
-from shards.records import DataError, fits
+from shards.pixels.storing import KEEP, Storing
+from shards.records import RGBA, DataError, fits
 from shards.storage.sealed import read_sealed, seal
 from shards.storage.store import Store
 
@@ -58,6 +58,11 @@ class Manifest:
     """Keys of samples of the source that were not packed, since something is wrong with them."""
     fingerprint: str
     """sha256 of all of the above: equal for equal sets."""
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """Channels with which every picture of the set can be read, by decoded member."""
+        return RGBA if self.storing.get("background") == KEEP else {}
 
 
 def to_bytes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from shards.pixels.augment import Preprocess
 from shards.pixels.census import LabelUse, check_label_uses
-from shards.records import DataError, size_text
+from shards.pixels.images import WITH_TRANSPARENT
+from shards.records import HALVES, DataError, size_text
 from shards.sets.domains import check_domain, has_domains, read_domains
 from shards.sets.generations import current
 from shards.sets.index_file import MemberIndex, read_index_file
@@ -108,6 +110,25 @@ class ShardSet:
             )
         if num_labels is not None:
             check_label_uses(self.label_ids, num_labels, self.store)
+
+    def require_channels(self, channels: Mapping[str, int]) -> None:
+        """Raise DataError unless the pictures can be read with so many channels, by decoded
+        member; 3 where nothing is said."""
+        for member, kinds in {m: self.manifest.conversions.get(m, {}) for m in self.members}.items():
+            wanted = {channels.get(part, 3) for part in HALVES.get(member, (member,))}
+            transparent = sum(n for kind, n in kinds.items() if WITH_TRANSPARENT in kind)
+            if 4 in wanted and not transparent and not any("alpha" in kind for kind in kinds):
+                raise DataError(
+                    f"{self.store} holds no picture with an alpha channel, but this run reads "
+                    f"four channels of {member}: choose 3, or pack pictures that have one with "
+                    f"--background=keep"
+                )
+            if transparent and wanted != {4}:
+                raise DataError(
+                    f"{self.store} holds {transparent} transparent pictures, but this run reads "
+                    f"{min(wanted)} channels of {member}: choose 4 (model.input_nc, "
+                    f"model.output_nc), or pack them with --background=white"
+                )
 
     def require_sizes(self, preprocess: Preprocess, micro_batch: int) -> tuple[int, int]:
         """The least width and the least height, maybe of two images, that come out of

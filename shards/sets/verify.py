@@ -108,7 +108,8 @@ def _check_shard(shard_set: ShardSet, tick: Tick) -> _ShardCheck:
     for sample in range(shard_set.num_samples):
         try:
             files = reader.read(sample)
-            pixels = decode_sample(files, shard_set.names(sample))
+            channels = shard_set.manifest.channels
+            pixels = decode_sample(files, shard_set.names(sample), channels)
             census.add(shard_set.keys[sample], files, pixels)
         except DataError as error:
             problems.append(str(error))

@@ -29,7 +29,7 @@ def translate_all(
     precision: torch.dtype | None,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Call write(key, picture) for every condition; picture: uint8 [3, H, W]."""
+    """Call write(key, picture) for every condition; picture: uint8 [C, H, W]."""
     gan.eval()
     device = next(gan.parameters()).device
     for done, (key, raw) in enumerate(conditions):

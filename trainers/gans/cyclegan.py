@@ -8,13 +8,15 @@ G) translates A -> B and D_A judges images of B; G_B (F) translates B -> A and D
          + gan(D_B(G_B(b))) + lambda_B |G_A(G_B(b)) - b|_1 + lambda_identity lambda_A |G_B(a) - a|_1
     min_D  0.5 [ real(D_A(b)) + fake(D_A(G_A(a))) ] + 0.5 [ real(D_B(a)) + fake(D_B(G_B(b))) ]
                                                                             (eq. 1 to 3, section 5.2)
-Batches as they come from the stream: a and b, both uint8 [N, 3, H, W], drawn independently.
+and with gan_loss=wgangp lambda_gp (|grad D_A(x)| - 1)^2, x between b and G_A(a), the same of D_B.
+Batches as they come from the stream: a, uint8 [N, input_nc, H, W], and b, uint8 [N, output_nc, H,
+W], drawn independently; with wgangp share_A and share_B, float32 [N, 1, 1, 1].
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -26,23 +28,21 @@ from nets.losses import losses
 from nets.memory.waist import Terms, in_turn, narrow_waist
 from trainers.gan import GAN, Batch, Phase
 from trainers.parts.image_pool import ImagePool
-from trainers.parts.networks import Discriminator, Generator, fitted, run
-from trainers.settings import GANSettings, Needs
+from trainers.parts.networks import fitted, run
+from trainers.parts.translators import Translator, canonical
+from trainers.settings import Needs
 
 
-class Config(GANSettings):
+class Config(Translator):
     """Options under `model`. Defaults are the paper's, at 256x256."""
 
-    generator: Generator = Generator()
-    discriminator: Discriminator = Discriminator()
-    gan_loss: losses.GanLoss = "lsgan"
-    """Adversarial loss: lsgan, bce (cross-entropy with logits) or hinge."""
     lambda_A: float = Field(10.0, ge=0)
     """Weight of the cycle A -> B -> A."""
     lambda_B: float = Field(10.0, ge=0)
     """Weight of the cycle B -> A -> B."""
     lambda_identity: float = Field(0.5, ge=0)
-    """Weight, relative to lambda_*, of leaving images of the target alone; 0 leaves it out."""
+    """Weight, relative to lambda_*, of leaving images of the target alone; 0 leaves it out, as it
+    is by default where input_nc and output_nc differ."""
     pool_size: int = Field(50, ge=0)
     """Generated images that each process keeps to show D again; 0 for none."""
     memory: Literal["none", "directions", "directions+blocks", "auto"] = "none"
@@ -60,10 +60,28 @@ class Config(GANSettings):
             least,
             self.generator.multiple,
             directions=("A2B", "B2A"),
+            channels={"a": self.input_nc, "b": self.output_nc},
+            one_size=self.penalised,
+            draws=self.shares("share_A", "share_B"),
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt(cls, section: Any) -> Any:
+        section = canonical(section)
+        if isinstance(section, dict):
+            source, target = (str(section.get(name, 3)) for name in ("input_nc", "output_nc"))
+            section = ({"lambda_identity": 0} if source != target else {}) | section
+        return section
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        if self.lambda_identity and self.input_nc != self.output_nc:
+            raise ValueError(
+                f"model.lambda_identity={self.lambda_identity} asks each generator to leave its "
+                f"target alone, but input_nc={self.input_nc} and output_nc={self.output_nc} "
+                "differ: set lambda_identity to 0"
+            )
         if self.memory == "directions+blocks" and self.generator.kind != "resnet":
             raise ValueError(
                 f"model.memory=directions+blocks needs the blocks of a resnet, but "
@@ -82,11 +100,14 @@ class CycleGAN(GAN):
         super().__init__()
         self.config = config
         recompute = "blocks" if config.memory == "directions+blocks" else "none"
+        a, b = config.input_nc, config.output_nc
+        generators = {"G_A": (a, b, recompute), "G_B": (b, a, recompute)}
         self.nets = nn.ModuleDict(
-            {name: config.generator.build(recompute) for name in ("G_A", "G_B")}
+            {name: config.generator.build(*sizes) for name, sizes in generators.items()}
         )
         if training:
-            self.nets.update({name: config.discriminator.build(3) for name in ("D_A", "D_B")})
+            judged = {"D_A": b, "D_B": a}
+            self.nets.update({name: config.discriminator.build(n) for name, n in judged.items()})
         init_normal(self.nets, zero_bias=True)
         self.pools = {name: ImagePool(config.pool_size, name) for name in ("fake_B", "fake_A")}
         self.num_gathered = 2 * config.pool_size
@@ -99,23 +120,24 @@ class CycleGAN(GAN):
         # G_A sees images of B here, whose weight is lambda_B.
         weights["G/idt_A"] = config.lambda_identity * config.lambda_B
         weights["G/idt_B"] = config.lambda_identity * config.lambda_A
-        return weights | {f"D/{kind}_{side}": 0.5 for side in "AB" for kind in ("real", "fake")}
+        weights |= {f"D/{kind}_{side}": 0.5 for side in "AB" for kind in ("real", "fake")}
+        return weights | {f"D/gp_{side}": config.lambda_gp for side in "AB" if config.penalised}
 
     def phases(self, images: int) -> tuple[Phase, ...]:
         return Phase("G", ("G_A", "G_B")), Phase("D", ("D_A", "D_B"))
 
     def prepare(self, batch: Batch) -> Batch:
-        """-> a and b [N, 3, H, W] in [-1, 1], or the one of them that there is."""
+        """-> a and b [N, C, H, W] in [-1, 1], or the one of them that there is, and the draws."""
         dtype = conditioning.compute_dtype(next(self.nets["G_A"].parameters()))
-        return {
-            name: conditioning.normalise(batch[name], dtype) for name in "ab" if name in batch
-        }
+        drawn = {name: batch[name] for name in ("share_A", "share_B") if name in batch}
+        images = {n: conditioning.normalise(batch[n], dtype) for n in "ab" if n in batch}
+        return images | drawn
 
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
         a, b = batch["a"], batch["b"]
         if phase == "D":
-            terms = self._discriminator_terms("A", b, carry["fake_B"])
-            terms |= self._discriminator_terms("B", a, carry["fake_A"])
+            terms = self._discriminator_terms("A", b, carry["fake_B"], batch)
+            terms |= self._discriminator_terms("B", a, carry["fake_A"], batch)
             return self.total(terms), terms, {}
         fakes: Batch = {}
         if self.config.memory == "none":
@@ -169,14 +191,24 @@ class CycleGAN(GAN):
         terms = {f"G/gan_{side}": losses.generator_loss(scores, self.config.gan_loss)}
         return self.total(terms), terms
 
-    def _discriminator_terms(self, side: str, real: Tensor, fake: Tensor) -> Terms:
+    def _discriminator_terms(
+        self, side: str, real: Tensor, fake: Tensor, batch: Batch
+    ) -> Terms:
         fake = self.pools["fake_B" if side == "A" else "fake_A"].query(fake)
-        judge, kind = self.nets[f"D_{side}"], self.config.gan_loss
-        scores = run(lambda image: judge(image)[-1], [real, fake], self.config.discriminator.norm)
-        return {
+        network, kind = self.nets[f"D_{side}"], self.config.gan_loss
+
+        def judge(image: Tensor) -> Tensor:
+            return network(image)[-1]
+
+        scores = run(judge, [real, fake], self.config.discriminator.norm)
+        terms = {
             f"D/real_{side}": losses.discriminator_loss(scores[0], True, kind),
             f"D/fake_{side}": losses.discriminator_loss(scores[1], False, kind),
         }
+        if self.config.penalised:
+            share = batch[f"share_{side}"]
+            terms[f"D/gp_{side}"] = losses.gradient_penalty(judge, real, fake, share)
+        return terms
 
     def _run(self, name: str, *images: Tensor) -> list[Tensor]:
         generator = self.config.generator
@@ -200,7 +232,15 @@ class CycleGAN(GAN):
             "fake A": fake_A,
             "cycled B": self.translate({"a": fake_A}),
         }
-        return {name: conditioning.denormalise(image) for name, image in shown.items()}
+        return {
+            name: conditioning.in_colours(conditioning.denormalise(image))
+            for name, image in shown.items()
+        }
+
+    def static_parts(self) -> list[nn.Module]:
+        """Not the critics where a penalty differentiates them twice."""
+        names = self.ema if self.config.penalised else self.nets
+        return [self.nets[name] for name in names]
 
     def own_state(self) -> dict[str, Tensor]:
         return {

@@ -6,8 +6,11 @@ Isola, Zhu, Zhou, Efros, Image-to-Image Translation with Conditional Adversarial
     min_D  0.5 [ real(D(x, y)) + fake(D(x, G(x))) ]
     min_G  gan(D(x, G(x))) + lambda_L1 |y - G(x)|_1                                  (eq. 1 to 4)
 
+and with gan_loss=wgangp lambda_gp (|grad D(x')| - 1)^2 in D's, x' between (x, y) and (x, G(x)).
+
 D is updated first, and G against the updated D. Batches as they come from the stream: a and b,
-both uint8 [N, 3, H, W]; x is a and y is b, or the other way round with direction B2A.
+uint8 [N, C, H, W]; x is a and y is b, or the other way round with direction B2A; x has input_nc
+channels, y output_nc. With wgangp also share, float32 [N, 1, 1, 1].
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from nets.memory.waist import Terms, narrow_waist
 from trainers.checkpoints.rng_state import drawing_from, random_state
 from trainers.gan import GAN, Batch, Phase
 from trainers.parts.networks import Discriminator, Generator, at_test, fitted, run
-from trainers.settings import GANSettings, Needs
+from trainers.parts.translators import Translator
+from trainers.settings import Needs
 
 
 class PaperGenerator(Generator):
@@ -48,15 +52,17 @@ class PaperDiscriminator(Discriminator):
     """batch (over a process) is the paper's; or instance, sync-batch (all processes), none."""
 
 
-class Config(GANSettings):
+class Config(Translator):
     """Options under `model`. Defaults are the paper's."""
 
     direction: Literal["A2B", "B2A"] = "A2B"
     """Which side of a pair is translated into the other."""
     generator: PaperGenerator = PaperGenerator()
     discriminator: PaperDiscriminator = PaperDiscriminator()
-    gan_loss: losses.GanLoss = "bce"
-    """Adversarial loss: bce (cross-entropy with logits), lsgan or hinge."""
+    gan_loss: losses.CriticLoss = "bce"
+    """Adversarial loss: bce (cross-entropy with logits), lsgan, hinge, or wgangp (Wasserstein, with
+    a gradient penalty). For wgangp choose discriminator.norm=instance or none: batch norm lets the
+    samples of a batch share a gradient, which the penalty takes for one of each."""
     lambda_L1: float = Field(100.0, ge=0)
     """Weight of the distance to the real image."""
     test_dropout: bool = True
@@ -75,7 +81,14 @@ class Config(GANSettings):
             least,
             self.generator.multiple,
             directions=(self.direction,),
+            channels=dict(zip(self.sides, (self.input_nc, self.output_nc))),
+            draws=self.shares("share"),
         )
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What the condition and the image are called in a batch."""
+        return ("a", "b") if self.direction == "A2B" else ("b", "a")
 
 
 class Pix2Pix(GAN):
@@ -84,23 +97,26 @@ class Pix2Pix(GAN):
     def __init__(self, config: Config, training: bool = True):
         super().__init__()
         self.config = config
-        self.nets = nn.ModuleDict({"G": config.generator.build()})
+        channels = config.input_nc, config.output_nc
+        self.nets = nn.ModuleDict({"G": config.generator.build(*channels)})
         if training:
-            self.nets["D"] = config.discriminator.build(6)
+            self.nets["D"] = config.discriminator.build(sum(channels))
         init_normal(self.nets, zero_bias=True)
         self.weights = {"D/real": 0.5, "D/fake": 0.5, "G/gan": 1.0, "G/L1": config.lambda_L1}
+        if config.penalised:
+            self.weights["D/gp"] = config.lambda_gp
 
     def phases(self, images: int) -> tuple[Phase, ...]:
         return Phase("D", ("D",)), Phase("G", ("G",))
 
     def prepare(self, batch: Batch) -> Batch:
-        """-> condition and, if there is one, image, both [N, 3, H, W] in [-1, 1]."""
+        """-> condition and, if there is one, image, [N, C, H, W] in [-1, 1], and the draws."""
         dtype = conditioning.compute_dtype(next(self.nets["G"].parameters()))
-        condition, image = ("a", "b") if self.config.direction == "A2B" else ("b", "a")
+        condition, image = self.config.sides
         prepared = {"condition": conditioning.normalise(batch[condition], dtype)}
         if image in batch:
             prepared["image"] = conditioning.normalise(batch[image], dtype)
-        return prepared
+        return prepared | {name: batch[name] for name in ("share",) if name in batch}
 
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
         condition, device = batch["condition"], batch["condition"].device
@@ -126,14 +142,23 @@ class Pix2Pix(GAN):
         return self.total(terms), terms
 
     def _discriminator_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        judge, kind = self.nets["D"], self.config.gan_loss
+        kind = self.config.gan_loss
+
+        def judge(pair: Tensor) -> Tensor:
+            return self.nets["D"](pair)[-1]
+
         pairs = [torch.cat([batch["condition"], y], dim=1) for y in (fake, batch["image"])]
         norm = self.config.discriminator.norm
-        on_fake, on_real = run(lambda pair: judge(pair)[-1], pairs, norm)
-        return {
+        on_fake, on_real = run(judge, pairs, norm)
+        terms = {
             "D/fake": losses.discriminator_loss(on_fake, False, kind),
             "D/real": losses.discriminator_loss(on_real, True, kind),
         }
+        if self.config.penalised:
+            fake_pair, real_pair = pairs
+            share = batch["share"]
+            terms["D/gp"] = losses.gradient_penalty(judge, real_pair, fake_pair, share)
+        return terms
 
     def _generate(self, condition: Tensor) -> Tensor:
         return fitted(self.nets["G"], condition, pad=self.config.generator.multiple == 1)
@@ -149,7 +174,14 @@ class Pix2Pix(GAN):
         pictures = {"condition": batch["condition"], "fake": self.translate(batch)}
         if "image" in batch:
             pictures["real"] = batch["image"]
-        return {name: conditioning.denormalise(image) for name, image in pictures.items()}
+        return {
+            name: conditioning.in_colours(conditioning.denormalise(image))
+            for name, image in pictures.items()
+        }
+
+    def static_parts(self) -> list[nn.Module]:
+        """Not the critic where a penalty differentiates it twice."""
+        return [self.nets["G"]] if self.config.penalised else list(self.nets.values())
 
 
 Model = Pix2Pix

@@ -38,12 +38,12 @@ class ImagePool:
 
     def _exchange(self, image: Tensor) -> Tensor:
         if len(self.images) < self.size:
-            self.images.append(image.clone())  # a view would keep the whole batch
+            self.images.append(_copy(image))  # a view would keep the whole batch
             return image
         if self._generator().uniform(0, 1) <= 0.5:
             return image
         place = self._generator().randint(0, self.size - 1)
-        stored, self.images[place] = self.images[place], image.clone()
+        stored, self.images[place] = self.images[place], _copy(image)
         return stored.to(image.dtype)  # a resumed run may compute in another precision
 
     def _generator(self) -> random.Random:
@@ -62,5 +62,10 @@ class ImagePool:
         """The inverse of `state`."""
         images = [state[name] for name in sorted(state) if name.startswith("image")]
         # As they were: in another layout convolutions sum in another order.
-        self.images = [image.contiguous(memory_format=torch.channels_last) for image in images]
+        self.images = [_copy(image) for image in images]
         self._generator().setstate((random.Random.VERSION, tuple(state["random"].tolist()), None))
+
+
+def _copy(image: Tensor) -> Tensor:
+    """In channels_last; `contiguous` would take one channel for that, whatever its strides are."""
+    return image.clone(memory_format=torch.channels_last)

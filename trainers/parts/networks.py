@@ -88,9 +88,11 @@ class Generator(Settings):
         """Sides that are not multiples of this are refused."""
         return 1 if self.kind == "resnet" or self.pad else 2**self.halvings
 
-    def build(self, rematerialise: Remat = "none") -> nn.Module:
-        """RGB -> RGB."""
-        sizes = (3, 3, self.ngf, self.halvings)
+    def build(
+        self, in_channels: int, out_channels: int, rematerialise: Remat = "none"
+    ) -> nn.Module:
+        """Image [N, in_channels, H, W] -> image [N, out_channels, H, W]."""
+        sizes = (in_channels, out_channels, self.ngf, self.halvings)
         if self.kind == "resnet":
             return ResnetGenerator(
                 *sizes, self.num_blocks, self.norm, self.dropout, self.upsampling, rematerialise
@@ -137,9 +139,16 @@ Network = Callable[[Tensor], Tensor]
 def fitted(network: nn.Module, image: Tensor, pad: bool) -> Tensor:
     """network(image), with `pad` also for sides that are no multiples of the network's stride."""
     if not pad:
-        return network(image)
+        return _as_inputs_are(network(image))
     height, width = image.shape[-2:]
-    return network(pad_to_multiple(image, network.stride))[..., :height, :width]
+    made = network(pad_to_multiple(image, network.stride))
+    return _as_inputs_are(made)[..., :height, :width]
+
+
+def _as_inputs_are(made: Tensor) -> Tensor:
+    """One channel comes out of a convolution with the strides of a contiguous image; whoever judges
+    it would run in that layout, and the real ones in channels_last."""
+    return made.to(memory_format=torch.channels_last) if made.shape[1] == 1 else made
 
 
 def run(network: Network, images: list[Tensor], norm: Norm) -> list[Tensor]:

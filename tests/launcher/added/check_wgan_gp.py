@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from trainers.gans.wgan_gp import Config, WganGp
 
+from shards.read.noise import Noise
 from tests.trainers import toy
 from tests.trainers.engine.test_trainer import StopAfter, assert_same
 from trainers.backends.base import Backend
@@ -20,11 +21,19 @@ def make_gan() -> WganGp:
 
 
 def make_stream(backend, global_batch, num_micro):
+    noise = [Noise(**vars(draw)) for draw in make_gan().config.needs.draws]
+
     def stream(position):
         while True:
             generator = torch.Generator().manual_seed(position)
             image = torch.randint(0, 256, (global_batch, 3, 32, 32), generator=generator)
-            yield {"image": image.to(torch.uint8)}
+            drawn = {
+                each.name: torch.stack([
+                    torch.from_numpy(each.at(0, position + n)) for n in range(global_batch)
+                ])
+                for each in noise
+            }
+            yield drawn | {"image": image.to(torch.uint8)}
             position += global_batch
 
     return stream
@@ -43,11 +52,11 @@ def test_interrupted_equals_uninterrupted(tmp_path: Path) -> None:
 
 def test_the_penalty_is_that_of_the_paper() -> None:
     gan = make_gan().double()
-    gan.nets["D"] = torch.nn.ModuleList()
     gan._scores = lambda image: 3 * image.flatten(1).sum(1)  # its gradient is 3 in each pixel
-    real, fake = torch.rand(2, 2, 3, 32, 32, dtype=torch.float64)
+    batch = gan.prepare(next(make_stream(None, 2, 1)(0)))
     expected = (3 * (3 * 32 * 32) ** 0.5 - 1) ** 2
-    assert abs(gan._penalty(real, fake).item() - expected) < 1e-9 * expected
+    penalty = gan.losses("D", batch, {})[1]["D/gp"].item()
+    assert abs(penalty - expected) < 1e-9 * expected
 
 
 def test_both_phases_run_compiled() -> None:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from nets.discriminators.patch import PatchDiscriminator
 from nets.layers import conditioning
 from nets.layers.init import init_normal
+from nets.losses import losses
 from trainers.gan import GAN, Batch, Phase, Terms
-from trainers.settings import GANSettings, Needs
+from trainers.settings import Draw, GANSettings, Needs
 
 
 class Config(GANSettings):
@@ -35,8 +36,10 @@ class Config(GANSettings):
 
     @property
     def needs(self) -> Needs:
-        """Images alone, of 32x32."""
-        return Needs("images", min_side=32, multiple=32, directions=())
+        """Images of 32x32, and with each the noise of both phases and the penalty's place."""
+        noise = (Draw(f"noise_{phase}", (self.num_noise, 1, 1)) for phase in "DG")
+        draws = (*noise, Draw("share", (1, 1, 1), "uniform"))
+        return Needs("images", min_side=32, multiple=32, directions=(), draws=draws)
 
 
 class WganGp(GAN):
@@ -63,30 +66,22 @@ class WganGp(GAN):
 
     def prepare(self, batch: Batch) -> Batch:
         dtype = conditioning.compute_dtype(next(self.nets["G"].parameters()))
-        return {"image": conditioning.normalise(batch["image"], dtype)}
+        noise = {f"noise_{phase}": batch[f"noise_{phase}"].to(dtype) for phase in "DG"}
+        image = conditioning.normalise(batch["image"], dtype)
+        return noise | {"image": image, "share": batch["share"]}
 
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
-        real = batch["image"]
-        fake = self._draw(real)
+        real, fake = batch["image"], self.nets["G"](batch[f"noise_{phase}"])
         if phase == "G":
             terms = {"G/gan": -self._scores(fake).mean()}
         else:
             scores = {"D/real": -self._scores(real).mean(), "D/fake": self._scores(fake).mean()}
-            terms = scores | {"D/gp": self._penalty(real, fake)}
+            penalty = losses.gradient_penalty(self._scores, real, fake, batch["share"])
+            terms = scores | {"D/gp": penalty}
         return self.total(terms), terms, {}
-
-    def _draw(self, like: Tensor) -> Tensor:
-        noise = torch.randn(len(like), self.config.num_noise, 1, 1)
-        return self.nets["G"](noise.to(like))
 
     def _scores(self, image: Tensor) -> Tensor:
         return self.nets["D"](image)[-1].float()
-
-    def _penalty(self, real: Tensor, fake: Tensor) -> Tensor:
-        share = torch.rand_like(real[:, :1, :1, :1])
-        between = torch.lerp(fake.detach(), real, share).requires_grad_()
-        (slope,) = torch.autograd.grad(self._scores(between).sum(), between, create_graph=True)
-        return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
     def static_parts(self) -> list[nn.Module]:
         """Not the critic, whose penalty takes second derivatives."""
@@ -94,7 +89,7 @@ class WganGp(GAN):
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        pictures = {"fake": self._draw(batch["image"]), "real": batch["image"]}
+        pictures = {"fake": self.nets["G"](batch["noise_G"]), "real": batch["image"]}
         return {name: conditioning.denormalise(image) for name, image in pictures.items()}
 
 

@@ -61,6 +61,32 @@ def test_a_run_keeps_its_order(tmp_path: Path, option: str, value: str, message:
         run_folder.check_same_run(after, "abc", Checkpoint(tmp_path, state))
 
 
+def test_options_that_came_later_count_as_their_defaults(tmp_path: Path) -> None:
+    """The run of an earlier version goes on; what was not said then is no change."""
+    options = {"run_dir": str(tmp_path), "schedule.constant": "8", "schedule.decay": "0"}
+    saved = load("cyclegan", options).model_dump(mode="json")
+    for section, name in (("model", "input_nc"), ("model", "lambda_gp"), ("optim", "players")):
+        del saved[section][name]
+    del saved["model"]["generator"]["pad"], saved["data"]["order"], saved["compile"]
+    then = Checkpoint(tmp_path, {"config": saved, "data": "abc"})
+    run_folder.check_same_run(load("cyclegan", options), "abc", then)
+    now = load("cyclegan", options).model_dump(mode="json")
+    assert run_folder.changes(now, saved) == []
+    for option, value in (("model.input_nc", "4"), ("model.generator.pad", "true")):
+        with pytest.raises(ConfigError, match=f"{option} was (3|False) in .* now: keep it"):
+            changed = options | {option: value, "model.lambda_identity": "0"}
+            run_folder.check_same_run(load("cyclegan", changed), "abc", then)
+
+
+def test_an_option_that_is_no_more_is_told_as_changed(tmp_path: Path) -> None:
+    config = windowed(tmp_path)
+    saved = config.model_dump(mode="json")
+    saved["model"]["magic"] = 3
+    with pytest.raises(ConfigError, match="model.magic was 3 in .* and is None now"):
+        state = {"config": saved, "data": "abc"}
+        run_folder.check_same_run(config, "abc", Checkpoint(tmp_path, state))
+
+
 def test_what_is_replaced_again_after_a_resume_counts_once(tmp_path: Path) -> None:
     assert run_folder.num_substituted(tmp_path) == 0
     first = Substitution(7, 0, 3, "000.tar: é.png was cut", "k")

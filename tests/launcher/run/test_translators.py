@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 import yaml
 from PIL import Image
 
+from launcher.data.scoring import score
 from launcher.recipe.config import ConfigError, load
 from launcher.recipe.data_fit import check_data
 from launcher.run import training
 from launcher.run.translating import translate
+from shards.pack.packing import pack
+from shards.pixels.storing import Storing
 from shards.records import DataError
 from tests.launcher.sample import organza
 from trainers.checkpoints.checkpoint import find
@@ -285,3 +289,72 @@ def test_mistakes_in_translation(
     with pytest.raises((ConfigError, DataError, TrainingError), match=message):
         translated(runs / gan, data / "horses", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_grey_to_colour_with_a_gradient_penalty(data: Path, tmp_path: Path) -> None:
+    """Trained with the fastest preset that fits, translated both ways, and scored."""
+    recipe = write(tmp_path, "cyclegan", data / "horses-packed", ema={"halflife": 4})
+    options = {"model.generator.input_nc": "1", "model.gan_loss": "wgangp", "precision": "bf16"}
+    asked = options | {"schedule.decay": "0", "model.memory": "auto"}
+    assert training.train(load(str(recipe), asked)) == 0
+    assert '"D/gp_A"' in (tmp_path / "cyclegan" / "metrics.jsonl").read_text()
+    for direction, mode, real in (("A2B", "RGB", "testB"), ("B2A", "L", "testA")):
+        out = tmp_path / direction
+        translated(tmp_path / "cyclegan", data / "horses", out, direction=direction)
+        pictures = sorted(out.iterdir())
+        assert {Image.open(path).mode for path in pictures} == {mode}
+        truth = tmp_path / f"truth-{direction}"
+        truth.mkdir()
+        for path in pictures[:4]:
+            Image.open(data / "horses" / real / path.name).resize((32, 32)).save(truth / path.name)
+        for path in pictures[4:]:
+            path.unlink()
+        score(out, truth)
+
+
+def test_alpha_is_read_translated_and_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        fill(tmp_path / "data" / f"{split}_A", 2)
+        (tmp_path / "data" / f"{split}_B").mkdir()
+        for number in range(2):
+            sprite = picture(number, (48, 36))
+            sprite.putalpha(picture(9 + number, (48, 36)).convert("L"))
+            sprite.save(tmp_path / "data" / f"{split}_B" / f"{number:02d}.png")
+    packed = pack(tmp_path / "data", tmp_path / "packed", storing=Storing(background="keep"))
+    assert packed[0].manifest.storing == {"background": "keep"}
+    recipe = str(write(tmp_path, "pix2pix", tmp_path / "packed"))
+    asked = {"schedule.constant": "2", "schedule.decay": "0", "data.workers": "0"}
+    for options, message in (
+        ({}, "2 transparent pictures, but this run reads 3 channels of b"),
+        ({"model.input_nc": "4", "model.output_nc": "4"}, "no picture with an alpha channel, .* a:"),
+    ):
+        config = load(recipe, asked | options)
+        with pytest.raises(DataError, match=message):
+            check_data(config, training.sources_of(config), micro_batch=2)
+    forwards = {"model.output_nc": "4", "model.direction": "A2B"}
+    assert training.train(load(recipe, asked | forwards)) == 0
+    translated(tmp_path / "pix2pix", tmp_path / "data", tmp_path / "out")
+    assert Image.open(tmp_path / "out" / "00.png").mode == "RGBA"
+    backwards = {"model.direction": "B2A", "model.input_nc": "4", "run_dir": str(tmp_path / "back")}
+    assert training.train(load(recipe, asked | backwards)) == 0
+    translated(tmp_path / "back", tmp_path / "data", tmp_path / "out2")
+    assert Image.open(tmp_path / "out2" / "00.png").mode == "RGB"
+    capsys.readouterr()
+    translated(tmp_path / "back", tmp_path / "data" / "test_A", tmp_path / "out3")
+    told = capsys.readouterr().out
+    assert "2 files have no alpha channel: they are taken as opaque." in told
+
+
+def test_a_gradient_penalty_needs_pictures_of_one_size(data: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "data" / "trainA", 2)
+    fill(tmp_path / "data" / "trainB", 2, size=(40, 36))
+    pack(tmp_path / "data", tmp_path / "packed", layout="unpaired")
+    recipe = str(write(tmp_path, "cyclegan", tmp_path / "packed"))
+    for mode, loss, refused in (("none", "wgangp", 1), ("none", "lsgan", 0), ("crop", "wgangp", 0)):
+        given = {"data.preprocess.mode": mode, "model.gan_loss": loss}
+        config = load(recipe, given)
+        with pytest.raises(ConfigError, match="2 sizes .*40x36, 48x36.* that crops") \
+                if refused else nullcontext():
+            check_data(config, training.sources_of(config), micro_batch=1)

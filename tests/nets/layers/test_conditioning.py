@@ -100,3 +100,13 @@ def test_instance_pooling_passes_gradients() -> None:
     features = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
     inst = torch.randint(0, 3, (2, 1, 3, 4))
     assert torch.autograd.gradcheck(lambda x: pool_instances(x, inst), features)
+
+
+def test_pictures_of_other_channels_in_colours() -> None:
+    grey = torch.tensor([0, 7, 255], dtype=torch.uint8).view(1, 1, 1, 3)
+    assert torch.equal(conditioning.in_colours(grey), grey.repeat(1, 3, 1, 1))
+    rgb = torch.randint(0, 256, (1, 3, 2, 2), dtype=torch.uint8)
+    assert torch.equal(conditioning.in_colours(rgb), rgb)
+    sprite = torch.tensor([[200, 100, 0, alpha] for alpha in (255, 0, 51)], dtype=torch.uint8)
+    shown = conditioning.in_colours(sprite.view(3, 4, 1, 1)).view(3, 3)
+    assert shown.tolist() == [[200, 100, 0], [255, 255, 255], [244, 224, 204]]

@@ -168,3 +168,18 @@ def test_instance_norm_is_no_view_before_its_activation() -> None:
             names.add(node.name())
             graph += [parent for parent, _ in node.next_functions if parent is not None]
         assert "CopySlices" not in names and "ReluBackward0" in names
+
+
+@pytest.mark.parametrize("first", [torch.contiguous_format, torch.channels_last])
+def test_passes_of_different_layout_share_a_backward(first: torch.memory_format) -> None:
+    """Generated images come in another layout than real ones now and then."""
+    second = torch.channels_last if first is torch.contiguous_format else torch.contiguous_format
+    net, same = network("batch"), network("batch")
+    one, other = batch(), batch() + 1
+    passes = [one.to(memory_format=first), other.to(memory_format=second)]
+    sum(net(x).square().mean() for x in passes).backward()
+    sum(same(x).square().mean() for x in (one, other)).backward()
+    for found, expected in zip(net.parameters(), same.parameters()):
+        assert torch.allclose(found.grad, expected.grad, rtol=1e-9, atol=1e-12)
+    for found, expected in zip(net.buffers(), same.buffers()):
+        assert torch.allclose(found, expected, rtol=1e-12)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.discriminators.patch import MultiscaleDiscriminator
+from nets.discriminators.patch import MultiscaleDiscriminator, PatchDiscriminator
 from nets.generators.pix2pixhd import ResnetGenerator
 from nets.layers.init import init_normal
-from nets.layers.norms import Norm, build_norm
+from nets.layers.norms import InstanceNorm, Norm, build_norm
 from nets.losses import losses
 from tests.nets.rule import image, recorded
 
@@ -73,6 +75,72 @@ def test_hinge() -> None:
     assert losses.discriminator_loss(scores, True, "hinge").item() == pytest.approx(3.5 / 3)
     assert losses.discriminator_loss(scores, False, "hinge").item() == pytest.approx(5.5 / 3)
     assert losses.generator_loss(scores, "hinge").item() == pytest.approx(-0.5)
+
+
+def test_wgangp_is_the_score_itself() -> None:
+    scores = image("fn/fake/0/4", (2, 1, 5, 6)).double()
+    for real, sign in ((True, -1), (False, 1)):
+        assert losses.discriminator_loss(scores, real, "wgangp") == sign * scores.mean()
+    assert losses.generator_loss(scores, "wgangp") == -scores.mean()
+
+
+def penalty_of_the_original(net: nn.Module, real: Tensor, fake: Tensor, alpha: Tensor) -> Tensor:
+    """cal_gradient_penalty(type="mixed", constant=1), before lambda_gp."""
+    alpha = alpha.expand(len(real), real.nelement() // len(real)).contiguous().view(*real.shape)
+    mixed = (alpha * real + (1 - alpha) * fake).requires_grad_(True)
+    scores = net(mixed)[-1]
+    (slopes,) = torch.autograd.grad(
+        scores, mixed, torch.ones(scores.size()).double(), create_graph=True, retain_graph=True
+    )
+    slopes = slopes.reshape(len(real), -1)
+    return (((slopes + 1e-16).norm(2, dim=1) - 1.0) ** 2).mean()
+
+
+def in_torchs_own_words(net: PatchDiscriminator) -> PatchDiscriminator:
+    """A copy with the plain norms of torch."""
+    plain = copy.deepcopy(net)
+    for layer in plain.layers:
+        if isinstance(layer.norm, InstanceNorm):
+            layer.activation = nn.Sequential(nn.InstanceNorm2d(layer.conv.out_channels), nn.LeakyReLU(0.2))
+            layer.norm = nn.Identity()
+        elif isinstance(layer.norm, nn.BatchNorm2d):
+            layer.norm = nn.BatchNorm2d(layer.norm.num_features).double()
+    return plain
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("norm", ["instance", "none", "batch"])
+def test_the_gradient_penalty_is_the_originals(norm: Norm, channels_last: bool) -> None:
+    torch.manual_seed(0)
+    net = PatchDiscriminator(3, 4, 2, norm).double()
+    plain = in_torchs_own_words(net)
+    real, fake = torch.rand(2, 2, 3, 24, 20, dtype=torch.float64)
+    share = torch.rand(2, 1, 1, 1)
+    if channels_last:
+        real, fake = (x.to(memory_format=torch.channels_last) for x in (real, fake))
+    ours = losses.gradient_penalty(lambda x: net(x)[-1], real, fake, share)
+    theirs = penalty_of_the_original(plain, real, fake, share.double().view(2, 1))
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
+    ours.backward(), theirs.backward()
+    for (name, parameter), other in zip(net.named_parameters(), plain.parameters()):
+        if parameter.grad is not None:
+            assert torch.allclose(parameter.grad, other.grad, rtol=1e-9, atol=1e-12), name
+    assert all(layer.conv.weight.grad.abs().max() > 1e-6 for layer in net.layers)
+
+
+def test_the_gradient_penalty_is_taken_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    net = PatchDiscriminator(3, 4, 2, "instance")
+    real, fake = torch.rand(2, 2, 3, 24, 20).to(torch.bfloat16)
+    share = torch.rand(2, 1, 1, 1)
+    found = []
+    for enabled in (False, True):
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            penalty = losses.gradient_penalty(lambda x: net(x)[-1], real, fake, share)
+        penalty.backward()
+        found.append([penalty, *(p.grad for p in net.parameters() if p.grad is not None)])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
 def test_feature_matching() -> None:

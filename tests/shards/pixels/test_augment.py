@@ -130,3 +130,11 @@ def test_a_crop_larger_than_the_image_names_sample_sizes_and_remedy():
 def test_wrong_options_are_named(options, expected):
     with pytest.raises(ValueError, match=expected.replace("(", r"\(")):
         Preprocess(**options)
+
+
+def test_grey_pictures_are_resized_as_pictures():
+    grey = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+    preprocess = Preprocess("resize_and_crop", load_size=(9, 13), crop_size=(9, 13), flip=False)
+    out = preprocess.apply({"a": grey}, 0, "S")["a"]
+    expected = Image.fromarray(grey[..., 0]).resize((13, 9), Image.Resampling.BICUBIC)
+    assert out.shape == (9, 13, 1) and (out[..., 0] == np.asarray(expected)).all()

@@ -374,3 +374,40 @@ def test_texts_are_taken_out_of_whole_pngs_alone():
     assert without_texts(b"\xff\xd8 tEXt") == b"\xff\xd8 tEXt"
     cut = encoded(PHOTO)[:-20] + b"tEXt"
     assert without_texts(cut) == cut
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "LA", "RGBA", "I;16"])
+def test_one_channel_is_pillows_grey_of_the_rgb_picture(mode: str) -> None:
+    image = Image.fromarray(PHOTO)
+    buffer = io.BytesIO()
+    if mode == "I;16":
+        wide = Image.fromarray((np.asarray(image.convert("L")).astype(np.uint16) << 8) + 77)
+        wide.save(buffer, "PNG")
+        expected = image.convert("L")
+    else:
+        image.convert(mode).save(buffer, "PNG")
+        expected = image.convert(mode).convert("RGB").convert("L")
+    grey = decode(buffer.getvalue(), "a", "F", channels=1)
+    assert grey.shape == (*PHOTO.shape[:2], 1)
+    assert (grey[..., 0] == np.asarray(expected)).all()
+
+
+def test_four_channels_keep_alpha_and_make_it_where_there_is_none() -> None:
+    sprite = np.dstack([PHOTO, PHOTO[..., 0]])
+    assert (decode(encoded(sprite), "a", "F", channels=4) == sprite).all()
+    opaque = decode(encoded(PHOTO), "a", "F", channels=4)
+    assert (opaque[..., :3] == PHOTO).all() and (opaque[..., 3] == 255).all()
+    for channels in (1, 3):
+        with pytest.raises(DataError, match="transparent pixels"):
+            decode(encoded(sprite), "a", "F", channels=channels)
+
+
+def test_halves_have_channels_of_their_own() -> None:
+    pair = np.hstack([PHOTO, PHOTO])
+    pair = np.dstack([pair, np.full(pair.shape[:2], 255, np.uint8)])
+    pair[:, PHOTO.shape[1] :, 3] = 9
+    halves = decode_sample({"ab": encoded(pair)}, {"ab": "F"}, {"a": 1, "b": 4})
+    assert (halves["a"] == decode(encoded(PHOTO), "a", "F", 1)).all()
+    assert (halves["b"] == pair[:, PHOTO.shape[1] :]).all()
+    with pytest.raises(DataError, match="F has transparent pixels in a half that is read without"):
+        decode_sample({"ab": encoded(pair)}, {"ab": "F"}, {"a": 4, "b": 3})

@@ -9,9 +9,13 @@ import pytest
 from PIL import Image
 
 from shards.pack.packing import pack
+from shards.pixels.augment import Preprocess
 from shards.pixels.images import decode
 from shards.pixels.label_ids import read_remap, void_label
+from shards.pixels.photos import Photos
 from shards.pixels.storing import Storing, colour_of
+from shards.read.sources import open_sources
+from shards.read.stream import batches
 from shards.records import DataError
 from shards.sets.reader import Reader
 from shards.sets.shard_set import ShardSet
@@ -197,3 +201,26 @@ def test_mistakes_in_the_colour(text):
 def test_opaque_pictures_are_left_as_they_are():
     data = encoded(SPRITE[..., :3])
     assert Storing(background="white").stored(data, "a", "F") == (data, [])
+
+
+def test_transparent_pictures_are_kept_for_four_channels(tmp_path):
+    storing = Storing(background="keep")
+    (found,) = pack(sprites(tmp_path / "s"), tmp_path / "out", storing=storing, workers=1)
+    assert found.manifest.storing == {"background": "keep"}
+    assert found.manifest.conversions == {"a": {"RGB with transparent pixels": 1}}
+    assert verify(tmp_path / "out", workers=1).problems == ()
+    (source,) = open_sources(tmp_path / "out", "pairs", 0, channels={"a": 4, "b": 1})
+    numbers = {"global_batch": 1, "micro_batch": 1, "rank": 0, "world": 1, "workers": 0, "seed": 0}
+    batch = next(batches([source], Preprocess(flip=False), **numbers))
+    assert (batch["a"][0].permute(1, 2, 0).numpy() == SPRITE).all()
+    assert batch["b"].shape == (1, 1, 4, 6)
+    found.require_channels({"a": 4, "b": 1})
+    with pytest.raises(DataError, match="1 transparent pictures, but this run reads 3 channels of"):
+        found.require_channels({})
+    with pytest.raises(DataError, match="no picture with an alpha channel, but .* of b: choose 3"):
+        found.require_channels({"a": 4, "b": 4})
+
+
+def test_keeping_and_storing_anew_contradict_each_other():
+    with pytest.raises(DataError, match="background=keep leaves pictures as they are"):
+        Storing(Photos("webp", 90), background="keep")

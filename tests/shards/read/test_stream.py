@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from shards.pack.packing import pack
 from shards.pixels.augment import Preprocess
 from shards.pixels.images import decode_sample
+from shards.read.noise import Noise
 from shards.read.order import FullOrder
 from shards.read.sources import Source
 from shards.read.stream import Batch, batches, check_shared_memory, collate
@@ -319,3 +320,16 @@ def test_workers_do_not_outlive_a_killed_trainer(packed, tmp_path):
     process.kill()
     process.communicate(timeout=30)
     wait_until(lambda: not alive(family))
+
+
+def test_noise_belongs_to_the_position(packed):
+    """Whatever the world size, the micro-batches and the start."""
+    noise = (Noise("share", (1, 1, 1), "uniform"), Noise("z", (5,), "normal"))
+    whole = samples_of(load(packed, 4, micro_batch=4, noise=noise), 4)
+    for options in ({"world": 2, "micro_batch": 2}, {"world": 4, "workers": 1}):
+        assert_same(whole, samples_of(load(packed, 4, noise=noise, **options), 4))
+    assert_same(whole[8:], samples_of(load(packed, 2, noise=noise, start=8), 2))
+    for position, (_, tensors) in enumerate(whole):
+        for each in noise:
+            assert tensors[each.name].dtype == torch.float32
+            assert (tensors[each.name].numpy() == each.at(SEED, position)).all()
