@@ -1,7 +1,7 @@
 """What one sample is: its key, its images (members) and what each of them may hold.
 
-A sample of layout "labels" (pix2pixHD) is KEY.label.png, optionally KEY.inst.png, and
-KEY.image.png, .jpg or .webp; one of layout "pairs" is KEY.a.* and KEY.b.*; one of layout
+A sample of layout "labels" (pix2pixHD) is KEY.label.png, optionally KEY.inst.png and KEY.feat.png
+(features that were computed before), and KEY.image.png, .jpg or .webp; one of layout "pairs" is KEY.a.* and KEY.b.*; one of layout
 "side-by-side" is KEY.ab.*, whose halves are a and b; one of layout "images" (a domain) is
 KEY.image.*. Files are copied into the shards unchanged, unless photos.py is asked for.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
-    "labels": ("label", "inst", "image"),
+    "labels": ("label", "inst", "feat", "image"),
     "pairs": ("a", "b"),
     "side-by-side": ("ab",),
     "images": ("image",),
@@ -23,15 +23,22 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 HALVES = {"ab": ("a", "b")}
 """A member whose picture is cut in two once it is decoded: what its left and right half are."""
 
-OPTIONAL_MEMBERS = frozenset({"inst"})
+OPTIONAL_MEMBERS = frozenset({"inst", "feat"})
 """A data set holds such a member for every sample, or for none."""
 
-KINDS = {"label": "label", "inst": "inst", "image": "rgb", "a": "rgb", "b": "rgb", "ab": "rgb"}
+KINDS = {
+    "label": "label", "inst": "inst", "feat": "rgb", "image": "rgb", "a": "rgb", "b": "rgb",
+    "ab": "rgb",
+}
 """What a member holds: 8-bit label ids, 8- or 16-bit instance ids, or an RGB picture."""
 
 
 RGBA = dict.fromkeys(("image", "a", "b"), 4)
 """Channels of pictures of which nothing is to be lost, by decoded member."""
+
+
+EXACT = frozenset({"feat"})
+"""Pictures whose colours are numbers: never mixed with their neighbours, nor stored with loss."""
 
 
 def decoded_members(members: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import fire
 from launcher import __version__
 from launcher.commands.cluster_commands import ClusterCommands
 from launcher.commands.endings import last_words
+from launcher.commands.result_commands import ResultCommands
 from launcher.commands.shard_commands import ShardCommands
 from launcher.recipe.arguments import (
     Plan,
@@ -20,12 +21,11 @@ from launcher.recipe.arguments import (
     one_of,
     prepared,
     recipe_named,
-    text_path,
 )
-from launcher.recipe.config import Config, ConfigError
+from launcher.recipe.config import Config
 
 
-class Commands(ShardCommands, ClusterCommands):
+class Commands(ShardCommands, ResultCommands, ClusterCommands):
     """Organza: GAN image-to-image training, from a folder of images to translated pictures.
 
     Start with `pack`, then `show` a recipe, `train` it, and `translate` new maps. On a cluster,
@@ -169,87 +169,6 @@ class Commands(ShardCommands, ClusterCommands):
         one_of("options", "json_schema", json_schema, ("yes", "no"))
         show = option_docs.as_json_schema if json_schema == "yes" else option_docs.as_table
         return Plan(lambda: print(show(load(config, overrides))))
-
-    def translate(
-        self,
-        checkpoint: str,
-        source: str,
-        out: str,
-        split: str = "test",
-        layout: str = "auto",
-        direction: str = "",
-        weights: str = "ema",
-        recipe: str = "",
-        background: str = "",
-        remap: str = "",
-        **overrides: str,
-    ) -> Plan:
-        """Turn a folder of label (and instance) maps or of pictures into PNG pictures.
-
-        Pictures are brought to size as in training, but whole; --data.preprocess.mode=none keeps
-        the size that they have.
-
-        Args:
-            checkpoint: a run folder (its newest checkpoint), one checkpoint, or the authors'
-                weights of pix2pix, CycleGAN or pix2pixHD (latest_net_G.pth, or their folder).
-            source: folder laid out as for `pack`, or itself the folder of maps or pictures.
-            out: folder for the pictures, named as their sources.
-            split: train, test, val ...: which part of the source.
-            layout: auto, or side-by-side when each file of the source holds both pictures.
-            direction: A2B or B2A, for a GAN that was trained on A and B; its own by default.
-            weights: ema (the moving average, if the run keeps one) or raw.
-            recipe: for the authors' weights: the recipe that builds their network.
-            background: as for `pack`: what transparent pictures are composed over.
-            remap: as for `pack`: file of label ids to renumber. Id 255 becomes the last label, as
-                there.
-            overrides: options of the run that shall differ, by dotted name:
-                --data.preprocess.mode=none, --model.test_dropout=false, --precision=bf16.
-        """
-        from launcher.run import translating
-
-        one_of("translate", "weights", weights, ("ema", "raw"))
-        learned = text_path("translate", checkpoint)
-        return Plan(
-            lambda: translating.translate(
-                learned,
-                Path(source),
-                Path(out),
-                recipe=recipe,
-                split=split,
-                layout=layout,
-                direction=direction,
-                ema=weights == "ema",
-                background=background,
-                remap=remap,
-                overrides=overrides,
-            )
-        )
-
-    def score(self, pictures: str, photos: str, sources: str = "", beat: str = "") -> Plan:
-        """Mean absolute error of translated pictures, beside that of the simplest answers.
-
-        These are the best constant colour (constant), the same pictures beside the next photo
-        (mismatch) and, with --sources, leaving the source as it is (identity). Exits with 1 when
-        the pictures are no better than one of those in `beat`.
-
-        Args:
-            pictures: folder made by `translate`.
-            photos: folder of the real photos, with the same file names.
-            sources: folder of the pictures that were translated, with the same file names.
-            beat: names with commas between; all that are there by default.
-        """
-        from launcher.data import scoring
-
-        answers = {"constant": scoring.CONSTANT, "mismatch": scoring.MISMATCH}
-        answers |= {"identity": scoring.IDENTITY} if sources else {}
-        names = beat.split(",") if beat else list(answers)
-        if "identity" in names and not sources:
-            raise ConfigError("score: --beat=identity needs --sources, the pictures translated.")
-        for name in names:
-            one_of("score", "beat", name, tuple(answers))
-        given = Path(sources) if sources else None
-        wanted = tuple(answers[name] for name in names)
-        return Plan(lambda: scoring.score(Path(pictures), Path(photos), given, wanted))
 
 
 def main() -> None:

@@ -116,7 +116,8 @@ def raw_batch(needs: Needs, num_images: int, size: tuple[int, int]) -> Batch:
 
     if needs.layout == "labels":
         batch = {"label": member(1, torch.uint8), "image": member(3, torch.uint8)}
-        return batch | ({"inst": member(1, torch.int32)} if needs.inst else {})
+        batch |= {"inst": member(1, torch.int32)} if needs.inst else {}
+        return batch | ({"feat": member(3, torch.uint8)} if needs.features else {})
     names = ("image",) if needs.layout == "images" else ("a", "b")
     batch = {name: member(needs.channels.get(name, 3), torch.uint8) for name in names}
     return batch | {draw.name: torch.zeros(num_images, *draw.shape) for draw in needs.draws}

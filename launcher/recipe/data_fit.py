@@ -14,7 +14,9 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
     needs, preprocess = config.model.needs, preprocess_of(config)
     for shards in (source.shard_set for source in sources):
         layout = "images" if needs.layout == "unpaired" else needs.layout
-        shards.require(layout, num_labels=needs.num_labels, inst=needs.inst)
+        shards.require(
+            layout, num_labels=needs.num_labels, inst=needs.inst, features=needs.features
+        )
         check_least(shards.require_sizes(preprocess, micro_batch), needs, shards.store)
         for width, height, _ in shards.sizes:
             check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)

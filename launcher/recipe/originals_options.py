@@ -26,7 +26,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "n_blocks_global": ("model.num_blocks",), "n_local_enhancers": ("model.num_enhancers",),
     "n_blocks_local": ("model.num_local_blocks",), "niter_fix_global": ("model.fix_global",),
     "label_nc": ("model.num_labels",), "no_instance": ("model.edges",),
-    "instance_feat": ("model.encoder",), "feat_num": ("model.feat_channels",),
+    "instance_feat": ("model.encoder",), "label_feat": ("model.features_of",), "feat_num": ("model.feat_channels",),
     "nef": ("model.encoder_ngf",), "n_downsample_E": ("model.num_encoder_downsamples",),
     "no_ganFeat_loss": ("model.lambda_feat",), "no_vgg_loss": ("model.lambda_vgg",),
     "no_lsgan": ("model.gan_loss",), "gan_mode": ("model.gan_loss",),
@@ -48,6 +48,9 @@ WITHOUT: dict[str, str] = {
     "dataset_mode": "the recipe says it: gan", "display_id": "TensorBoard is in RUN/board",
     "no_html": "TensorBoard is in RUN/board", "tf_log": "TensorBoard is in RUN/board",
     "local_rank": "the launcher says it", "max_dataset_size": "pack a list of fewer files",
+    "n_clusters": "give it to `features`: --num_clusters",
+    "cluster_path": "give it to `translate`: --features=FILE",
+    "use_encoded_image": "`translate` does so where there are photos",
     "aspect_ratio": "give --data.preprocess.load_size=[HEIGHT, WIDTH]",
 }
 

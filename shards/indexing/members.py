@@ -70,7 +70,7 @@ def choose_members(endings: Counter[str], wanted: Mapping[str, str], where: str)
     layouts = "; ".join(" + ".join(names) for names in LAYOUTS.values())
     raise DataError(
         f"{where} holds files ending in {_listed(endings)}, which does not tell the members of one "
-        f"layout ({layouts}; inst may be absent): say which is which with "
+        f"layout ({layouts}; inst and feat may be absent): say which is which with "
         f"--members=label=ENDING,image=ENDING"
     )
 

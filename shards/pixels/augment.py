@@ -18,7 +18,7 @@ from PIL import Image
 
 from shards.hashing import hash64
 from shards.pixels.images import size_of
-from shards.records import DataError, size_text
+from shards.records import EXACT, DataError, size_text
 
 MODES = ("none", "resize_and_crop", "crop", "scale_width", "scale_width_and_crop")
 Side = int | tuple[int, int]
@@ -108,7 +108,7 @@ class Preprocess:
         mirror = self.flip and hash64(draw, 2) >> 63 == 1
         step = -1 if mirror else 1
         return {
-            member: _resize(array, size)[top:bottom, left:right][:, ::step]
+            member: _resize(array, size, member in EXACT)[top:bottom, left:right][:, ::step]
             for member, array in pixels.items()
         }
 
@@ -145,11 +145,12 @@ def _width_height(side: Side | None) -> tuple[int, int]:
     return (side, side) if isinstance(side, int) else (side[1], side[0])
 
 
-def _resize(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _resize(array: np.ndarray, size: tuple[int, int], exact: bool) -> np.ndarray:
     if size_of(array) == size:
         return array
     if array.ndim == 2:
         return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.NEAREST))
     image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
-    resized = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+    mixing = Image.Resampling.NEAREST if exact else Image.Resampling.BICUBIC
+    resized = np.asarray(image.resize(size, mixing))
     return resized.reshape(*resized.shape[:2], array.shape[2])

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from shards.pixels.images import check_checksums, decode, extension
-from shards.records import KINDS, DataError
+from shards.records import EXACT, KINDS, DataError
 
 FORMATS = ("jpeg", "webp")
 _EXTENSIONS = {"jpeg": "jpg", "webp": "webp"}
@@ -42,7 +42,8 @@ class Photos:
 
         Then its RGB pixels are encoded, without EXIF or colour profile. Raises DataError, naming
         `where`, if it cannot be read or is too large for the format."""
-        if KINDS[member] != "rgb" or extension(data, where) == _EXTENSIONS[self.format]:
+        fixed = KINDS[member] != "rgb" or member in EXACT
+        if fixed or extension(data, where) == _EXTENSIONS[self.format]:
             return data
         check_checksums(data, where)
         image, buffer = Image.fromarray(decode(data, member, where)), io.BytesIO()

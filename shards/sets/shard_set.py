@@ -95,9 +95,16 @@ class ShardSet:
             {member: column.part(first, end) for member, column in self.index.items()},
         )
 
-    def require(self, layout: str, *, num_labels: int | None = None, inst: bool = False) -> None:
+    def require(
+        self,
+        layout: str,
+        *,
+        num_labels: int | None = None,
+        inst: bool = False,
+        features: bool = False,
+    ) -> None:
         """Raise DataError unless a run of this layout (labels, pairs or images), number of labels
-        and use of instance maps can read the set."""
+        and use of instance maps and pictures of features can read the set."""
         if self.layout not in _PACKED_AS[layout]:
             raise DataError(
                 f"{self.store} was packed with layout {self.layout}, but this run reads layout "
@@ -107,6 +114,12 @@ class ShardSet:
             raise DataError(
                 f"{self.store} holds no instance maps, but this run uses them: pack a source "
                 f"with a *_inst/ folder or switch instance edges and features off"
+            )
+        if features and "feat" not in self.members:
+            raise DataError(
+                f"{self.store} holds no pictures of features, but this run reads them "
+                "(model.load_features=true): pack a source with a *_feat/ folder, which "
+                "`organza features --maps=yes` makes"
             )
         if num_labels is not None:
             check_label_uses(self.label_ids, num_labels, self.store)

@@ -1,6 +1,7 @@
 """Names of folders -> how a source is arranged.
 
-    labels        SOURCE/{split}_label/  SOURCE/{split}_inst/ (optional)  SOURCE/{split}_img/,
+    labels        SOURCE/{split}_label/  SOURCE/{split}_inst/ and SOURCE/{split}_feat/ (optional)
+                  SOURCE/{split}_img/,
                   or gtFine/{split}/ (label and inst) leftImg8bit/{split}/ (Cityscapes),
                   or annotations/{split}/ (ADE20K) or stuffthingmaps/{split}/ (COCO) and
                   images/{split}/
@@ -91,7 +92,8 @@ def arrangements(source: Path, layout: str, split: str) -> list[Folders]:
 
 
 def _label_folders(source: Path, split: str) -> list[Folders]:
-    own = {"label": f"{split}_label", "inst": f"{split}_inst", "image": f"{split}_img"}
+    ends = {"label": "label", "inst": "inst", "feat": "feat", "image": "img"}
+    own = {member: f"{split}_{end}" for member, end in ends.items()}
     cityscapes = {"label": source / "gtFine" / split, "image": source / "leftImg8bit" / split}
     if any(cityscapes["label"].rglob("*_gtFine_instanceIds.png")):
         cityscapes = {"label": cityscapes["label"], "inst": cityscapes["label"], **cityscapes}

@@ -1,7 +1,7 @@
 """A list of files -> records: a CSV table with a header (its columns parted by commas, semicolons
 or tabs), or JSON objects line by line.
 
-Its columns are the members of one layout (label, inst, image | a, b | ab | image), paths relative
+Its columns are the members of one layout (label, inst, feat, image | a, b | ab | image), paths relative
 to the list's folder; optionally `key` and `split`. All lines have the same columns.
 """
 
@@ -18,7 +18,9 @@ from shards.source.source_files import check_contained, check_regular, normal_ke
 
 _SUFFIXES = (".csv", ".jsonl")
 _OTHER_COLUMNS = ("key", "split")
-_COLUMNS = "label, inst (optional) and image, or a and b, or ab, or image; optionally key, split"
+_COLUMNS = (
+    "label, inst and feat (optional) and image, or a and b, or ab, or image; optionally key, split"
+)
 Row = tuple[int, dict[str, str]]
 """Number of a line, from 1, and its texts by column."""
 

@@ -61,6 +61,16 @@ def replace_text(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def replace_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Replace a safetensors file in one go."""
+    draft = path.with_name(path.name + ".writing")
+    with named(path):
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o666))
+        store(draft, tensors)
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

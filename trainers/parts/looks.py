@@ -6,14 +6,15 @@ set are clustered by K-means for each label; in translation a centre steers each
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
+
+from trainers.parts.pretrained import read_weights
 
 LEAST_SHARE = 1 / 64
 """Of a picture's pixels: smaller instances are left out where a label has larger ones, as the
@@ -95,28 +96,31 @@ class Clusters:
             centres[label] = found[sizes.argsort(descending=True, stable=True)].float()
         return cls(centres)
 
-    def to_bytes(self) -> bytes:
-        """As a file of safetensors holds them."""
-        return save({f"label{label:03d}": centres for label, centres in self.centres.items()})
+    def tensors(self) -> dict[str, Tensor]:
+        """As a file holds them."""
+        return {f"label{label:03d}": centres for label, centres in self.centres.items()}
 
     @classmethod
-    def read(cls, path: Path, num_labels: int, channels: int) -> Clusters:
-        """What `to_bytes` gave; ValueError, which does not name the file, for anything else."""
-        try:
-            tensors = load(path.read_bytes())
-        except SafetensorError as error:
-            raise ValueError(f"holds no clusters of features ({error})") from error
-        names = {f"label{label:03d}": label for label in range(num_labels)}
-        for name, centres in tensors.items():
-            if name not in names:
-                raise ValueError(f"holds {name!r}, but the run has labels 0 to {num_labels - 1}")
-            if centres.dim() != 2 or not len(centres) or centres.dtype != torch.float32:
-                raise ValueError(f"holds no clusters of features ({name})")
+    def read(cls, path: Path) -> Clusters:
+        """From a file of `tensors`; ValueError, which does not name the file, for another."""
+        found = {}
+        for name, centres in read_weights(path).items():
+            match = re.fullmatch(r"label(\d{3})", name)
+            fits = centres.dim() == 2 and len(centres) and centres.dtype == torch.float32
+            if match is None or not fits or not centres.isfinite().all():
+                raise ValueError(f"holds {name}, which is no clusters of features")
+            found[int(match[1])] = centres
+        return cls(found)
+
+    def check(self, num_labels: int, channels: int) -> None:
+        """ValueError, which does not name the file, if they are of another run."""
+        for label, centres in self.centres.items():
+            if label >= num_labels:
+                raise ValueError(f"holds label {label}, but the run has 0 to {num_labels - 1}")
             if centres.shape[1] != channels:
                 raise ValueError(
-                    f"holds features of {centres.shape[1]} channels, but the run has {channels}"
+                    f"holds features of {centres.shape[1]} channels, but the run's have {channels}"
                 )
-        return cls({names[name]: centres for name, centres in tensors.items()})
 
     def choose(self, groups: Tensor, label: Tensor, channels: int, seed: int | None) -> Tensor:
         """A centre for each of `groups` [1, 1, H, W] by its label: features [1, C, H, W], 0 for a

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from trainers.backends.backends import Backend
 
 from shards.read.noise import Noise
 from tests import gang
@@ -23,6 +22,7 @@ from tests.trainers.gans.test_translators import (
     cycle,
     pairwise,
 )
+from trainers.backends.base import Backend
 from trainers.engine.compilation import compile_parts
 from trainers.gan import GAN, Batch
 from trainers.gans import cyclegan, pix2pix
