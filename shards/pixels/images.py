@@ -260,16 +260,10 @@ def _with_channels(image: Image.Image, channels: int) -> np.ndarray:
     """uint8 [H, W, channels]."""
     if image.mode in ("I;16", "I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if channels == 1:
-        # By RGB, as the originals: a palette's own way to grey rounds differently.
-        grey = image if image.mode == "L" else _in_mode(image, "RGB").convert("L")
-        return np.asarray(grey)[..., None]
-    return np.asarray(_in_mode(image, "RGBA" if channels == 4 else "RGB"))
-
-
-def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
     # PIL converts RGB to RGB by a copy, which takes as long as a JPEG's decoding.
-    return image if image.mode == mode else image.convert(mode)
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+    return pixels[..., None] if channels == 1 else pixels
 
 
 def _check_mode(image: Image.Image, where: str) -> None:
