@@ -20,7 +20,8 @@ from launcher.recipe.config import Config
 from launcher.recipe.data_fit import check_data, preprocess_of
 from launcher.recipe.errors import config_errors
 from launcher.recipe.storage_options import cache_of
-from launcher.run import run_folder, training
+from launcher.run import run_folder
+from launcher.run.sources import sources_of
 from launcher.status import run_state
 from shards.read.draws import Drawer
 from shards.read.sources import Source, epoch_size, fingerprint
@@ -38,7 +39,7 @@ def data(config: Config) -> Iterator[Finding]:
     world = topology().world
     with config_errors():
         check_networks(config)
-        sources = training.sources_of(config)
+        sources = sources_of(config)
         number = epoch_size(sources)
         resolved = epochs.resolve(config, number)
         recipe = recipe_of(resolved, world.size)

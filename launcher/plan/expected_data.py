@@ -10,7 +10,7 @@ from typing import Any
 from launcher.recipe.config import Config, ConfigError
 from launcher.recipe.data_fit import preprocess_of
 from launcher.recipe.errors import config_errors
-from launcher.run.training import sources_of
+from launcher.run.sources import sources_of
 from shards.read.sources import Source, epoch_size
 from shards.records import size_text
 

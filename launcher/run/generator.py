@@ -9,8 +9,8 @@ from launcher.recipe.building import build
 from launcher.recipe.config import Config, ConfigError, insert, load, parse
 from launcher.recipe.config import build as build_config
 from launcher.recipe.errors import config_errors
+from launcher.run.first_weights import checkpoint_at
 from launcher.run.run_folder import covers
-from launcher.run.training import checkpoint_at
 from trainers.checkpoints.checkpoint import Checkpoint, load_weights
 from trainers.checkpoints.originals import adopt_originals
 from trainers.gan import GAN

@@ -1,11 +1,11 @@
-"""Configuration -> objects: the only place where the floors are put together."""
+"""`train`: configuration -> objects, the only place where all floors are put together."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -17,26 +17,24 @@ from launcher.recipe import epochs, memory_presets
 from launcher.recipe.building import build, check_networks, micro_batch_of, recipe_of
 from launcher.recipe.config import Config, ConfigError
 from launcher.recipe.data_fit import check_data, preprocess_of
+from launcher.recipe.epochs import ResolvedConfig
 from launcher.recipe.errors import config_errors, memory_errors, peer_errors, start_errors
 from launcher.recipe.storage_options import cache_of
 from launcher.run import logs, run_folder
+from launcher.run.first_weights import check_start_from, start_from
+from launcher.run.sources import sources_of, stream_of
 from launcher.run.terminal import Terminal
 from shards.processes import keep_freed_memory
-from shards.read.cache import Cache
-from shards.read.draws import Substitution
-from shards.read.noise import Noise
-from shards.read.order import Shuffle
-from shards.read.sources import Source, epoch_size, fingerprint, open_sources
+from shards.read.sources import Source, epoch_size, fingerprint
 from trainers.backends.base import Backend
 from trainers.backends.opening import open_backend
 from trainers.board.board import Board
 from trainers.checkpoints.checkpoint import Checkpoint, Keep, Store, find
-from trainers.checkpoints.originals import adopt_originals, holds_originals
 from trainers.checkpoints.repair import mend
 from trainers.ema import Ema
 from trainers.engine.compilation import compile_parts
 from trainers.engine.trainer import Trainer
-from trainers.gan import GAN, Batch
+from trainers.gan import GAN
 from trainers.recipe import Recipe
 
 
@@ -44,109 +42,161 @@ def train(config: Config) -> int:
     """Run a recipe to its end, or until a signal; the exit status."""
     stop = StopRequest().install()
     with config_errors():
+        plan = Plan.of(config)
+    with start_errors():
+        backend = backend_of(config, plan.world.size)
+    # The fastest algorithm of each convolution is looked for once, which pays where sizes stay the
+    # same. Another run may find another one: on a GPU, equal runs differ in the last bits.
+    torch.backends.cudnn.benchmark = plan.one_size
+    return Start(plan, backend, stop).run()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known, and checked, before the processes meet."""
+
+    config: ResolvedConfig
+    world: topology.World
+    sources: tuple[Source, ...]
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, config: Config) -> Plan:
+        """Refuses whatever can be known to fail."""
         check_networks(config)
         world = expected_world(config)
         cache = cache_of(config.data.cache, topology.topology().num_nodes)
         sources = sources_of(config, cache)
-        config = epochs.resolve(config, epoch_size(sources))
-        recipe = recipe_of(config, world.size)
-        check_data(config, sources, micro_batch_of(recipe, world.size))
-        begins = config.start_from is not None and not (config.run_dir / "checkpoints").exists()
-        if begins and not holds_originals(config.start_from):
-            checkpoint_at(config.start_from, "start_from")
-        run_folder.examine(config, fingerprint(sources))
-    with start_errors():
-        backend = backend_of(config, world.size)
-    # The fastest algorithm of each convolution is looked for once, which pays where sizes stay the
-    # same. Another run may find another one: on a GPU, equal runs differ in the last bits.
-    preprocess = preprocess_of(config)
-    torch.backends.cudnn.benchmark = all(s.shard_set.one_size(preprocess) for s in sources)
-    heart = Heart(config.run_dir / "heartbeats", backend.rank)
-    try:
-        with peer_errors():
-            settled = config
-            if memory_presets.is_auto(config.model):
-                from launcher.estimate import memory  # tracing takes a second to import
+        resolved = epochs.resolve(config, epoch_size(sources))
+        plan = cls(resolved, world, sources, recipe_of(resolved, world.size))
+        check_data(resolved, sources, plan.micro_batch)
+        check_start_from(resolved)
+        run_folder.examine(resolved, plan.fingerprint)
+        return plan
 
-                settled = memory.resolve(config, recipe, sources, backend, world.local_size)
-            with backend.together(), config_errors():
-                gan = build(settled)
-        remedy = memory_presets.advice(settled, micro_batch_of(recipe, world.size))
-        with memory_errors(remedy), peer_errors():
-            trainer, resume = assemble(config, recipe, gan, sources, backend, stop, heart)
-            finished = trainer.fit(resume, config.to_yaml())
-            why = "" if finished else reason(trainer.vote.stopped_by)
-            with backend.together():  # nobody leaves before the word is given: srun ends the rest
-                if backend.rank == 0:
-                    end, images = "stopped" if why else "finished", trainer.progress.images
-                    attempts.write_outcome(config.run_dir, end, why, images)
-    finally:
-        heart.stop()
-    backend.close()
-    if backend.rank == 0:
-        print(closing_words(config, why, trainer.progress.images), file=sys.stderr)
-    # Launchers under `join` would start again what ends with another status.
-    well = finished or trainer.vote.stopped_by == STOP_FILE or logs.FOLDER in os.environ
-    return 0 if well else 128 + trainer.vote.stopped_by
+    @property
+    def micro_batch(self) -> int:
+        """Images that a rank handles at a time."""
+        return micro_batch_of(self.recipe, self.world.size)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the data."""
+        return fingerprint(self.sources)
+
+    @property
+    def one_size(self) -> bool:
+        """Whether all pictures that the networks see have one size."""
+        preprocess = preprocess_of(self.config)
+        return all(source.shard_set.one_size(preprocess) for source in self.sources)
 
 
-def assemble(
-    config: Config,
-    recipe: Recipe,
-    gan: GAN,
-    sources: tuple[Source, ...],
-    backend: Backend,
-    stop: StopRequest,
-    heart: Heart,
-) -> tuple[Trainer, Checkpoint | None]:
-    """Everything that can fail on one rank alone, before the first step: the trainer, and the
-    checkpoint to go on from."""
-    lead = backend.rank == 0
-    with backend.together():
-        if lead:
-            run_folder.lock(config.run_dir)
-            attempts.clear(config.run_dir, keep_stop=attempts.RUN in os.environ)
-            for complaint in mend(config.run_dir):
-                print(complaint, file=sys.stderr)
-            stop.look_for(config.run_dir / "stop")
-    with backend.together():
-        resume = find(config.run_dir)
-        if resume is not None:
-            run_folder.check_same_run(config, fingerprint(sources), resume)
-        elif config.start_from is not None:
-            start_from(gan, config.start_from, report=lead)
-        if lead:
-            begin(config, resume)
-    heart.start()
-    run_folder.check_shared(config.run_dir, resume.progress.images if resume else 0, backend)
-    run_folder.check_same_data(config, fingerprint(sources), backend)
-    gan.to(backend.device)
-    if backend.device.type == "cpu":
-        keep_freed_memory()
-    compilation = compile_parts(gan, config.compile, backend)
-    facts = {
-        "config": config.model_dump(mode="json"),
-        "data": fingerprint(sources),
-        "versions": run_folder.versions(),
-    }
-    keep = Keep(config.cadence.keep_last, config.cadence.keep_every)
-    torch.manual_seed(config.seed + 1 + backend.rank)  # ranks draw different numbers
-    return Trainer(
-        gan,
-        recipe,
-        backend,
-        Store(config.run_dir, backend, keep, facts),
-        stream_of(config, sources, recipe, backend),
-        # One rank keeps the average: a copy of the generator is much memory.
-        ema=Ema(gan, config.ema.halflife) if lead and config.ema.halflife else None,
-        compilation=compilation,
-        observers=(Board(config.run_dir), Terminal()) if lead else (),
-        stop=stop,
-        pulse=lambda doing, progress: heart.pulse(doing, progress.step, progress.images),
-    ), resume
+class Start:
+    """One start of a run on this rank, from its group of processes to its last words."""
+
+    def __init__(self, plan: Plan, backend: Backend, stop: StopRequest):
+        self.plan, self.backend, self.stop = plan, backend, stop
+        self.config = plan.config
+        self.heart = Heart(self.config.run_dir / "heartbeats", backend.rank)
+        self.lead = backend.rank == 0
+
+    def run(self) -> int:
+        """All of it; the exit status."""
+        try:
+            with peer_errors():
+                gan, remedy = self.networks()
+            with memory_errors(remedy), peer_errors():
+                resume = self.take_over(gan)
+                trainer = self.trainer(gan)
+                finished = trainer.fit(resume, self.config.to_yaml())
+                why = "" if finished else reason(trainer.vote.stopped_by)
+                images = trainer.progress.images
+                self.leave_word(why, images)
+        finally:
+            self.heart.stop()
+        self.backend.close()
+        if self.lead:
+            print(closing_words(self.config, why, images), file=sys.stderr)
+        # Launchers under `join` would start again what ends with another status.
+        well = finished or trainer.vote.stopped_by == STOP_FILE or logs.FOLDER in os.environ
+        return 0 if well else 128 + trainer.vote.stopped_by
+
+    def networks(self) -> tuple[GAN, str]:
+        """The GAN at its first weights, and what to do where memory does not suffice for it."""
+        settled: Config = self.config
+        if memory_presets.is_auto(settled.model):
+            from launcher.estimate import memory  # tracing takes a second to import
+
+            size = self.plan.world.local_size
+            settled = memory.resolve(
+                self.config, self.plan.recipe, self.plan.sources, self.backend, size
+            )
+        with self.backend.together(), config_errors():
+            gan = build(settled)
+        return gan, memory_presets.advice(settled, self.plan.micro_batch)
+
+    def take_over(self, gan: GAN) -> Checkpoint | None:
+        """The run folder, for this process alone; the checkpoint to go on from, or the weights of
+        `gan` that a new run begins with. What can fail on one rank ends all of them."""
+        config, run_dir = self.config, self.config.run_dir
+        with self.backend.together():
+            if self.lead:
+                run_folder.lock(run_dir)
+                attempts.clear(run_dir, keep_stop=attempts.RUN in os.environ)
+                for complaint in mend(run_dir):
+                    print(complaint, file=sys.stderr)
+                self.stop.look_for(run_dir / "stop")
+        with self.backend.together():
+            resume = find(run_dir)
+            if resume is not None:
+                run_folder.check_same_run(config, self.plan.fingerprint, resume)
+            elif config.start_from is not None:
+                start_from(gan, config.start_from, report=self.lead)
+            if self.lead:
+                begin(config, resume)
+        self.heart.start()
+        images = resume.progress.images if resume else 0
+        run_folder.check_shared(run_dir, images, self.backend)
+        run_folder.check_same_data(config, self.plan.fingerprint, self.backend)
+        return resume
+
+    def trainer(self, gan: GAN) -> Trainer:
+        """The loop, with all that it needs."""
+        config, backend, heart = self.config, self.backend, self.heart
+        gan.to(backend.device)
+        if backend.device.type == "cpu":
+            keep_freed_memory()
+        compilation = compile_parts(gan, config.compile, backend)
+        about = {
+            "config": config.model_dump(mode="json"),
+            "data": self.plan.fingerprint,
+            "versions": run_folder.versions(),
+        }
+        keep = Keep(config.cadence.keep_last, config.cadence.keep_every)
+        torch.manual_seed(config.seed + 1 + backend.rank)  # ranks draw different numbers
+        return Trainer(
+            gan,
+            self.plan.recipe,
+            backend,
+            Store(config.run_dir, backend, keep, about),
+            stream_of(config, self.plan.sources, self.plan.recipe, backend),
+            # One rank keeps the average: a copy of the generator is much memory.
+            ema=Ema(gan, config.ema.halflife) if self.lead and config.ema.halflife else None,
+            compilation=compilation,
+            observers=(Board(config.run_dir), Terminal()) if self.lead else (),
+            stop=self.stop,
+            pulse=lambda doing, progress: heart.pulse(doing, progress.step, progress.images),
+        )
+
+    def leave_word(self, why: str, images: int) -> None:
+        """Write how the start has ended; nobody leaves before: srun ends the rest."""
+        with self.backend.together():
+            if self.lead:
+                end = "stopped" if why else "finished"
+                attempts.write_outcome(self.config.run_dir, end, why, images)
 
 
-def begin(config: Config, resume: Checkpoint | None) -> None:
+def begin(config: ResolvedConfig, resume: Checkpoint | None) -> None:
     """Tell how the run begins or goes on, and leave word of it in its folder."""
     images = resume.progress.images if resume else 0
     run_folder.write(config, images)
@@ -175,75 +225,6 @@ def backend_of(config: Config, world: int) -> Backend:
     zero = asked.zero if asked.kind == "deepspeed" else None
     travels_as = torch.bfloat16 if asked.compress == "bf16" else None
     return open_backend(world, asked.timeout_s, zero, travels_as, asked.overlap)
-
-
-def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]:
-    """The packed sets that the GAN reads, maybe through this node's cache; of the generation that
-    the run began with, if it has."""
-    data, layout = config.data, config.model.needs.layout
-    if data.domains and layout != "unpaired":
-        raise ConfigError(f"data.domains belongs to unpaired training: leave it out for {layout}.")
-    order = Shuffle(data.order.shuffle, data.order.window, data.order.streams)
-    domains, began_with = data.domains or ("A", "B"), run_folder.data_of(config.run_dir)
-    channels = config.model.needs.channels
-    location = data.shards
-    return open_sources(location, layout, config.seed, domains, order, cache, began_with, channels)
-
-
-def stream_of(
-    config: Config, sources: tuple[Source, ...], recipe: Recipe, backend: Backend
-) -> Callable[[int], Iterator[Batch]]:
-    """position -> this rank's micro-batches from there on."""
-    from shards.read.stream import batches
-
-    def report(substitution: Substitution) -> None:
-        print(substitution, file=sys.stderr, flush=True)
-        run_folder.write_substitution(config.run_dir, backend.rank, substitution)
-
-    def stream(position: int) -> Iterator[Batch]:
-        return batches(
-            sources,
-            preprocess_of(config),
-            global_batch=recipe.global_batch,
-            micro_batch=micro_batch_of(recipe, backend.world),
-            rank=backend.rank,
-            world=backend.world,
-            start=position,
-            workers=config.data.workers,
-            pin=backend.device.type == "cuda",
-            seed=config.seed,
-            noise=[Noise(**vars(draw)) for draw in config.model.needs.draws],
-            substitutes=config.data.substitutes,
-            report=report,
-        )
-
-    return stream
-
-
-def start_from(gan: GAN, source: Path, report: bool) -> None:
-    """Begin with the weights of another run, as the GAN sees fit, or with the authors' own."""
-    try:
-        if holds_originals(source):
-            filled = ", ".join(adopt_originals(gan, source))
-            told = f"Started from {source}: {filled}; the other networks are fresh."
-        else:
-            checkpoint = checkpoint_at(source, "start_from")
-            fresh = gan.adopt(checkpoint.weights())
-            told = f"Started from {checkpoint.path}; {len(fresh)} tensors are fresh."
-    except ValueError as error:
-        raise ConfigError(f"start_from={source}: {error}.") from error
-    if report:
-        print(told, file=sys.stderr)
-
-
-def checkpoint_at(path: Path, option: str) -> Checkpoint:
-    checkpoint = find(path)
-    if checkpoint is None:
-        raise ConfigError(
-            f"{option}={path} holds no checkpoint: give a run folder, one in it, or the authors' "
-            "weights (latest_net_G.pth, or their folder)."
-        )
-    return checkpoint
 
 
 def closing_words(config: Config, why: str, images: int) -> str:

@@ -157,7 +157,7 @@ def check_free(run: Path) -> None:
 
 def check_shards(config: Config) -> None:
     """Refuse what no rank could read."""
-    from launcher.run.training import sources_of
+    from launcher.run.sources import sources_of
 
     try:
         sources_of(config)

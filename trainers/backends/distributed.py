@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -82,6 +83,9 @@ class Replicated(Distributed):
     def wrap(self, player: Player) -> nn.Module:
         # Buffers are `average_buffers`' business: networks also run unwrapped.
         buffers = [name for name, _ in player.named_buffers()]
+        # A gradient penalty leaves gradients of layers with one channel whose strides differ from a
+        # bucket's along that channel alone, where there is nothing to step over.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(player, buffers)
         # The bucket view saves one copy of all gradients (0.73 GB for pix2pixHD's generator).
         return DistributedDataParallel(player, gradient_as_bucket_view=True)

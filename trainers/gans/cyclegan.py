@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from nets.layers import conditioning
 from nets.layers.init import init_normal
 from nets.losses import losses
+from nets.memory.remat import Remat
 from nets.memory.waist import Terms, in_turn, narrow_waist
 from trainers.gan import GAN, Batch, Phase
 from trainers.parts.image_pool import ImagePool
@@ -99,12 +100,10 @@ class CycleGAN(GAN):
     def __init__(self, config: Config, training: bool = True):
         super().__init__()
         self.config = config
-        recompute = "blocks" if config.memory == "directions+blocks" else "none"
+        recompute: Remat = "blocks" if config.memory == "directions+blocks" else "none"
         a, b = config.input_nc, config.output_nc
-        generators = {"G_A": (a, b, recompute), "G_B": (b, a, recompute)}
-        self.nets = nn.ModuleDict(
-            {name: config.generator.build(*sizes) for name, sizes in generators.items()}
-        )
+        build = config.generator.build
+        self.nets = nn.ModuleDict({"G_A": build(a, b, recompute), "G_B": build(b, a, recompute)})
         if training:
             judged = {"D_A": b, "D_B": a}
             self.nets.update({name: config.discriminator.build(n) for name, n in judged.items()})
@@ -143,7 +142,10 @@ class CycleGAN(GAN):
         if self.config.memory == "none":
             total, terms = self._both_directions(a, b, fakes)
         else:
-            directions = [partial(self._direction, *sides, a, b, fakes) for sides in ("AB", "BA")]
+            directions = [
+                partial(self._direction, there, back, a, b, fakes)
+                for there, back in (("A", "B"), ("B", "A"))
+            ]
             parameters = [*self.nets["G_A"].parameters(), *self.nets["G_B"].parameters()]
             total, terms = in_turn(directions, parameters)
         return total, terms, fakes

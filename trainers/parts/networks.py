@@ -19,9 +19,9 @@ from nets.memory.remat import Remat
 from trainers.settings import Settings
 
 
-def check_kind(settings: Settings, section: str) -> None:
+def check_kind(settings: Settings, kind: str, section: str) -> None:
     """ValueError for an option that only another kind of network understands."""
-    kind, fields = settings.kind, type(settings).model_fields
+    fields = type(settings).model_fields
     foreign = {name for own in settings.kinds.values() for name in own} - {*settings.kinds[kind]}
     for name in sorted(foreign):
         if getattr(settings, name) != fields[name].default:
@@ -61,7 +61,7 @@ class Generator(Settings):
 
     @model_validator(mode="after")
     def _options_are_of_this_kind(self) -> Generator:
-        check_kind(self, "model.generator")
+        check_kind(self, self.kind, "model.generator")
         return self
 
     @model_validator(mode="after")
@@ -117,7 +117,7 @@ class Discriminator(Settings):
 
     @model_validator(mode="after")
     def _options_are_of_this_kind(self) -> Discriminator:
-        check_kind(self, "model.discriminator")
+        check_kind(self, self.kind, "model.discriminator")
         return self
 
     @property
@@ -141,7 +141,9 @@ def fitted(network: nn.Module, image: Tensor, pad: bool) -> Tensor:
     if not pad:
         return _as_inputs_are(network(image))
     height, width = image.shape[-2:]
-    made = network(pad_to_multiple(image, network.stride))
+    stride = network.stride
+    assert isinstance(stride, int)
+    made = network(pad_to_multiple(image, stride))
     return _as_inputs_are(made)[..., :height, :width]
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from launcher.commands.cli import Commands
 from launcher.recipe.config import Config, ConfigError, load
-from launcher.run import run_folder, training
+from launcher.run import run_folder
+from launcher.run.sources import sources_of
 from shards.pack.packing import pack
 from shards.pixels.photos import Photos
 from shards.sets.shard_set import open_shards
@@ -37,17 +38,17 @@ def began(tmp_path: Path) -> tuple[Config, str]:
 
 def test_a_run_finds_its_generation_even_by_an_older_checkpoint(began):
     config, fingerprint = began
-    (source,) = training.sources_of(config)
+    (source,) = sources_of(config)
     assert source.shard_set.fingerprint == fingerprint
     (config.run_dir / "checkpoints/000000016/state.json").write_text("half a")
     assert run_folder.data_of(config.run_dir) == fingerprint
-    (source,) = training.sources_of(config)
+    (source,) = sources_of(config)
     assert source.shard_set.fingerprint == fingerprint
 
 
 def test_a_new_run_takes_the_current_generation(began, tmp_path):
     config, _ = began
-    (source,) = training.sources_of(config.model_copy(update={"run_dir": tmp_path / "new"}))
+    (source,) = sources_of(config.model_copy(update={"run_dir": tmp_path / "new"}))
     assert source.shard_set.num_samples == 3
 
 

@@ -25,6 +25,7 @@ from launcher.recipe import memory_presets
 from launcher.recipe.building import build, recipe_of
 from launcher.recipe.config import Config, ConfigError, load
 from launcher.run import training
+from launcher.run.sources import sources_of
 from tests import gang
 from tests.launcher.sample import make_shards, write_recipe
 from trainers.backends.deepspeed_zero import BUCKET
@@ -118,7 +119,7 @@ def chosen_by(recipe: Path, budgets: list[list[float]]) -> list[str]:
     backend, words = open_backend(2, 60), []
     for row in budgets:
         config = load(str(recipe), {"backend.memory_gib": str(row[backend.rank])})
-        numbers, sources = recipe_of(config, 2), training.sources_of(config)
+        numbers, sources = recipe_of(config, 2), sources_of(config)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             try:
                 settled = resolve(config, numbers, sources, backend, local_size=2)

@@ -15,6 +15,7 @@ from launcher.data.scoring import score
 from launcher.recipe.config import ConfigError, load
 from launcher.recipe.data_fit import check_data
 from launcher.run import training
+from launcher.run.sources import sources_of
 from launcher.run.translating import translate
 from shards.pack.packing import pack
 from shards.pixels.storing import Storing
@@ -264,7 +265,7 @@ def test_mistakes_are_met_before_training(
     recipe = write(tmp_path, gan, data / f"{name}-packed")
     with pytest.raises((ConfigError, DataError)) as caught:
         config = load(str(recipe), overrides(options))
-        check_data(config, training.sources_of(config), micro_batch=2)
+        check_data(config, sources_of(config), micro_batch=2)
     assert message in str(caught.value)
 
 
@@ -332,7 +333,7 @@ def test_alpha_is_read_translated_and_asked_for(
     ):
         config = load(recipe, asked | options)
         with pytest.raises(DataError, match=message):
-            check_data(config, training.sources_of(config), micro_batch=2)
+            check_data(config, sources_of(config), micro_batch=2)
     forwards = {"model.output_nc": "4", "model.direction": "A2B"}
     assert training.train(load(recipe, asked | forwards)) == 0
     translated(tmp_path / "pix2pix", tmp_path / "data", tmp_path / "out")
@@ -357,4 +358,4 @@ def test_a_gradient_penalty_needs_pictures_of_one_size(data: Path, tmp_path: Pat
         config = load(recipe, given)
         with pytest.raises(ConfigError, match="2 sizes .*40x36, 48x36.* that crops") \
                 if refused else nullcontext():
-            check_data(config, training.sources_of(config), micro_batch=1)
+            check_data(config, sources_of(config), micro_batch=1)
