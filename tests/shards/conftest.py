@@ -1,3 +1,5 @@
+"""Packed sets, and their sources, that many tests only read; a limit of time for the others."""
+
 from __future__ import annotations
 
 import signal

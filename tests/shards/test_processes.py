@@ -1,3 +1,5 @@
+"""Jobs over processes: results in order, and the first failure in one sentence."""
+
 from __future__ import annotations
 
 import os

@@ -48,7 +48,8 @@ def test_other_places_are_refused(tmp_path: Path, value: str, message: str) -> N
 
 def test_a_nodes_variables_are_read_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_TMPDIR", "/local/job7")
-    cache = cache_of(CacheOptions(folder="$SLURM_TMPDIR/${SLURM_TMPDIR}/x$$", limit_gib=0.5, ahead=4))
+    folder = "$SLURM_TMPDIR/${SLURM_TMPDIR}/x$$"
+    cache = cache_of(CacheOptions(folder=folder, limit_gib=0.5, ahead=4))
     assert cache is not None and cache.folder == Path("/local/job7//local/job7/x$")
     assert (cache.limit, cache.ahead, cache.num_nodes) == (2**29, 4, 1)
     assert cache_of(CacheOptions()) is None

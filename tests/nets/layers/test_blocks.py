@@ -21,5 +21,5 @@ def test_pixels_are_padded_as_planes_are(border: int, samples: int) -> None:
         assert padded.is_contiguous(memory_format=torch.channels_last)
         (padded * probe).sum().backward()
         found.append((padded.detach(), given.grad))
-    for ours, plain in zip(*found):
+    for ours, plain in zip(*found, strict=True):
         torch.testing.assert_close(ours, plain, rtol=0, atol=1e-15)

@@ -1,3 +1,5 @@
+"""Packing: the same bytes always, read by stock webdataset, whatever ended it on the way."""
+
 from __future__ import annotations
 
 import fcntl

@@ -1,3 +1,5 @@
+"""Sizes and places of every mode, drawn once for all images of a sample."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Files of every kind become pixels, or one sentence that names the file."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""The order of samples: a pure function of its seed that never changes, and uniform."""
+
 from __future__ import annotations
 
 import numpy as np

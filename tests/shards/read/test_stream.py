@@ -1,3 +1,5 @@
+"""Batches: the same samples in any world, after any resume and with any workers."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Samples come back byte by byte, or by name where they were damaged."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""A set that is opened: what it holds, what fits it, and what is wrong with it."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Many texts in little memory are as a tuple of them."""
+
 from __future__ import annotations
 
 import pickle

@@ -1,3 +1,5 @@
+"""Whatever was altered, cut, lost or told wrongly in a set is found."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Which files of a folder belong together, and which folders are refused."""
+
 from __future__ import annotations
 
 import os
