@@ -45,7 +45,9 @@ class Census:
             kind = conversion(data, member, key, any(is_transparent(pixels[p]) for p in parts))
             if kind is not None:
                 self.conversions[member, kind] += 1
-                if kind.startswith("16-bit") and all(pixels[p][..., :3].max() < FEW_LEVELS for p in parts):
+                if kind.startswith("16-bit") and all(
+                    pixels[part][..., :3].max() < FEW_LEVELS for part in parts
+                ):
                     self.notes[member, SHALLOW] += 1
         if "label" in pixels:
             self._add_labels(

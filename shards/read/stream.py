@@ -55,9 +55,9 @@ def batches(
     {"a", "b": uint8 [N,3,H,W]} (or as many channels as the sources say), by their names what
     `noise` asks for, float32 [N, *shape], and "keys": list of N. A sample of several sources is one
     draw from each; its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how
-    many damaged samples may be replaced, each of them told to `report`. Raises ValueError if the numbers
-    do not divide each other, and DataError (at once, or while iterating) for what is wrong with the
-    data."""
+    many damaged samples may be replaced, each of them told to `report`. Raises ValueError if the
+    numbers do not divide each other, and DataError (at once, or while iterating) for what is wrong
+    with the data."""
     if global_batch % world:
         raise ValueError(
             f"a global batch of {global_batch} cannot be shared by {world} processes: choose a "

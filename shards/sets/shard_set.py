@@ -127,7 +127,8 @@ class ShardSet:
     def require_channels(self, channels: Mapping[str, int]) -> None:
         """Raise DataError unless the pictures can be read with so many channels, by decoded
         member; 3 where nothing is said."""
-        for member, kinds in {m: self.manifest.conversions.get(m, {}) for m in self.members}.items():
+        for member in self.members:
+            kinds = self.manifest.conversions.get(member, {})
             wanted = {channels.get(part, 3) for part in HALVES.get(member, (member,))}
             transparent = sum(n for kind, n in kinds.items() if WITH_TRANSPARENT in kind)
             if 4 in wanted and not transparent and not any("alpha" in kind for kind in kinds):

@@ -329,7 +329,10 @@ def test_alpha_is_read_translated_and_asked_for(
     asked = {"schedule.constant": "2", "schedule.decay": "0", "data.workers": "0"}
     for options, message in (
         ({}, "2 transparent pictures, but this run reads 3 channels of b"),
-        ({"model.input_nc": "4", "model.output_nc": "4"}, "no picture with an alpha channel, .* a:"),
+        (
+            {"model.input_nc": "4", "model.output_nc": "4"},
+            "no picture with an alpha channel, .* a:",
+        ),
     ):
         config = load(recipe, asked | options)
         with pytest.raises(DataError, match=message):

@@ -179,7 +179,7 @@ def test_passes_of_different_layout_share_a_backward(first: torch.memory_format)
     passes = [one.to(memory_format=first), other.to(memory_format=second)]
     sum(net(x).square().mean() for x in passes).backward()
     sum(same(x).square().mean() for x in (one, other)).backward()
-    for found, expected in zip(net.parameters(), same.parameters()):
+    for found, expected in zip(net.parameters(), same.parameters(), strict=True):
         assert torch.allclose(found.grad, expected.grad, rtol=1e-9, atol=1e-12)
-    for found, expected in zip(net.buffers(), same.buffers()):
+    for found, expected in zip(net.buffers(), same.buffers(), strict=True):
         assert torch.allclose(found, expected, rtol=1e-12)

@@ -101,7 +101,8 @@ def in_torchs_own_words(net: PatchDiscriminator) -> PatchDiscriminator:
     plain = copy.deepcopy(net)
     for layer in plain.layers:
         if isinstance(layer.norm, InstanceNorm):
-            layer.activation = nn.Sequential(nn.InstanceNorm2d(layer.conv.out_channels), nn.LeakyReLU(0.2))
+            norm = nn.InstanceNorm2d(layer.conv.out_channels)
+            layer.activation = nn.Sequential(norm, nn.LeakyReLU(0.2))
             layer.norm = nn.Identity()
         elif isinstance(layer.norm, nn.BatchNorm2d):
             layer.norm = nn.BatchNorm2d(layer.norm.num_features).double()
@@ -122,7 +123,8 @@ def test_the_gradient_penalty_is_the_originals(norm: Norm, channels_last: bool) 
     theirs = penalty_of_the_original(plain, real, fake, share.double().view(2, 1))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-12)
     ours.backward(), theirs.backward()
-    for (name, parameter), other in zip(net.named_parameters(), plain.parameters()):
+    pairs = zip(net.named_parameters(), plain.parameters(), strict=True)
+    for (name, parameter), other in pairs:
         if parameter.grad is not None:
             assert torch.allclose(parameter.grad, other.grad, rtol=1e-9, atol=1e-12), name
     assert all(layer.conv.weight.grad.abs().max() > 1e-6 for layer in net.layers)

@@ -34,7 +34,7 @@ def test_seed_position_and_name_tell_them_apart(noise):
 def test_their_distributions():
     uniform = np.stack([Noise("u", (50,), "uniform").at(0, n) for n in range(400)])
     normal = np.stack([Noise("n", (50,), "normal").at(0, n) for n in range(400)])
-    assert 0 <= uniform.min() and uniform.max() < 1
+    assert uniform.min() >= 0 and uniform.max() < 1
     for drawn, mean, deviation in ((uniform, 0.5, 12**-0.5), (normal, 0, 1)):
         assert abs(drawn.mean() - mean) < 0.02 and abs(drawn.std() - deviation) < 0.02
         assert abs(np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1]) < 0.15

@@ -208,7 +208,7 @@ def test_what_is_differentiated_twice_is_not_compiled() -> None:
 
 @pytest.mark.parametrize("channels", [(1, 3), (4, 1), (3, 4)])
 def test_pictures_and_translations_have_their_channels(channels: tuple[int, int]) -> None:
-    sizes = dict(zip(("input_nc", "output_nc"), channels))
+    sizes = dict(zip(("input_nc", "output_nc"), channels, strict=True))
     for gan in (cycle(**sizes), pairwise(**sizes), pairwise(direction="B2A", **sizes)):
         prepared = gan.eval().prepare(batch(gan))
         assert gan.translate(prepared).shape == (2, channels[1], 64, 64)
@@ -238,6 +238,7 @@ def test_settings_that_cannot_be_meant(config: type, options: dict, message: str
 def test_channels_have_two_spellings_and_settle_the_identity_loss() -> None:
     one = cyclegan.Config(generator=RESNET | {"input_nc": "1", "output_nc": "3"})
     assert one == cyclegan.Config(generator=RESNET, input_nc=1)
-    assert (one.lambda_identity, cyclegan.Config(input_nc=4, output_nc=4).lambda_identity) == (0, 0.5)
+    alike = cyclegan.Config(input_nc=4, output_nc=4)
+    assert (one.lambda_identity, alike.lambda_identity) == (0, 0.5)
     with pytest.raises(ValueError, match="input_nc=1 and output_nc=3 differ: set lambda_identity"):
         cyclegan.Config(input_nc=1, lambda_identity=0.5)
