@@ -1,9 +1,10 @@
 """What one sample is: its key, its images (members) and what each of them may hold.
 
 A sample of layout "labels" (pix2pixHD) is KEY.label.png, optionally KEY.inst.png and KEY.feat.png
-(features that were computed before), and KEY.image.png, .jpg or .webp; one of layout "pairs" is KEY.a.* and KEY.b.*; one of layout
-"side-by-side" is KEY.ab.*, whose halves are a and b; one of layout "images" (a domain) is
-KEY.image.*. Files are copied into the shards unchanged, unless photos.py is asked for.
+(features that were computed before), and KEY.image.png, .jpg or .webp; one of layout "pairs" is
+KEY.a.* and KEY.b.*; one of layout "side-by-side" is KEY.ab.*, whose halves are a and b; one of
+layout "images" (a domain) is KEY.image.*. Files are copied into the shards unchanged, unless
+photos.py is asked for.
 """
 
 from __future__ import annotations

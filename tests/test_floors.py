@@ -88,7 +88,7 @@ ROOMS = sorted(
 def test_a_room_is_seen_at_a_glance(folder: Path) -> None:
     entries = [path.name for path in folder.iterdir() if path.name != "__pycache__"]
     assert len(entries) <= MOST_ENTRIES, f"{folder} has {len(entries)} entries: divide it"
-    for path in folder.glob("*.py"):
+    for path in folder.glob("*.py") if "tests" not in folder.parts else ():
         length = len(path.read_text().splitlines())
         assert length <= MOST_LINES, f"{path} has {length} lines: divide it"
 

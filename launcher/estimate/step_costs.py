@@ -15,7 +15,7 @@ from launcher.recipe.building import build, recipe_of
 from launcher.recipe.config import Config
 from nets.layers.norms import unsynced
 from trainers.backends.base import Past
-from trainers.checkpoints.checkpoint import Keep, Store
+from trainers.checkpoints.store import Keep, Store
 from trainers.ema import Ema
 from trainers.engine.tracing import Kernels, LiveMemory, Part, TracedBackend, fake_gpu
 from trainers.engine.trainer import Trainer

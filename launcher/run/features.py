@@ -156,13 +156,13 @@ def choice_of(config: Config, run: Path, looks: str, seed: int) -> Choice:
             "model.encoder=true)."
         )
     file = run / FILE if looks in ("cluster", "sample") else Path(looks)
+    if not file.exists():
+        raise ConfigError(
+            f"translate: there is no {file}: make it by `organza features {run} SOURCE`."
+        )
     try:
         clusters = Clusters.read(file)
         clusters.check(model.num_labels, model.feat_channels)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"translate: there is no {file}: make it by `organza features {run} SOURCE`."
-        ) from error
     except ValueError as error:
         raise ConfigError(f"translate: {file} {error}.") from error
     return Choice(model, clusters, None if looks == "cluster" else seed)

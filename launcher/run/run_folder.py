@@ -168,8 +168,8 @@ def check_place(run_dir: Path) -> None:
     if inside or around:
         run = run_dir.absolute().parents[1 if inside else 0]
         raise ConfigError(
-            f"run_dir={run_dir} is {'a checkpoint' if inside else 'a folder of checkpoints'}, not a "
-            f"run folder: choose run_dir={run} to go on with that run, or start_from={run_dir} "
+            f"run_dir={run_dir} is {'a checkpoint' if inside else 'a folder of checkpoints'}, not "
+            f"a run folder: choose run_dir={run} to go on with that run, or start_from={run_dir} "
             "and another run_dir for a new one."
         )
 

@@ -29,8 +29,9 @@ from shards.read.sources import Source, epoch_size, fingerprint
 from trainers.backends.base import Backend
 from trainers.backends.opening import open_backend
 from trainers.board.board import Board
-from trainers.checkpoints.checkpoint import Checkpoint, Keep, Store, find
+from trainers.checkpoints.checkpoint import Checkpoint, find
 from trainers.checkpoints.repair import mend
+from trainers.checkpoints.store import Keep, Store
 from trainers.ema import Ema
 from trainers.engine.compilation import compile_parts
 from trainers.engine.trainer import Trainer

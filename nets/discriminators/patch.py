@@ -120,7 +120,10 @@ def _layer(conv: nn.Conv2d, norm: Norm) -> ConvBlock:
 
 
 def _convolve(
-    conv: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, first: int | None = None, last: int | None = None
+    conv: nn.Conv2d | nn.ConvTranspose2d,
+    x: Tensor,
+    first: int | None = None,
+    last: int | None = None,
 ) -> Tensor:
     """`conv` on those input channels alone that x holds; its bias goes with the last of them."""
     bias = conv.bias if last is None else None

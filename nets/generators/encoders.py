@@ -12,8 +12,9 @@ from nets.layers.norms import Norm
 class Encoder(nn.Module):
     """Image [N, in_channels, H, W] -> features [N, out_channels, h, w], constant per instance.
 
-    `inst` [N, 1, h, w] holds instance ids, or label ids where a look is one of a label; the image may reach beyond it at the right and bottom
-    (padding up to a multiple of `stride`), and what lies there is dropped before pooling.
+    `inst` [N, 1, h, w] holds instance ids, or label ids where a look is one of a label; the image
+    may reach beyond it at the right and bottom (padding up to a multiple of `stride`), and what
+    lies there is dropped before pooling.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """A list of files -> records: a CSV table with a header (its columns parted by commas, semicolons
 or tabs), or JSON objects line by line.
 
-Its columns are the members of one layout (label, inst, feat, image | a, b | ab | image), paths relative
-to the list's folder; optionally `key` and `split`. All lines have the same columns.
+Its columns are the members of one layout (label, inst, feat, image | a, b | ab | image), paths
+relative to the list's folder; optionally `key` and `split`. All lines have the same columns.
 """
 
 from __future__ import annotations

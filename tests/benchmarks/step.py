@@ -34,7 +34,7 @@ from nets.memory.remat import PRESETS
 from shards.processes import keep_freed_memory
 from trainers.backends.base import Backend, Seat
 from trainers.board.stats import peak_memory_gib
-from trainers.checkpoints.checkpoint import Keep, Store
+from trainers.checkpoints.store import Keep, Store
 from trainers.engine.compilation import compile_parts
 from trainers.engine.to_device import to_device
 from trainers.engine.trainer import Trainer

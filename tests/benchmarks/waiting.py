@@ -35,7 +35,8 @@ from tests.benchmarks.reading import make_material, parsed
 from trainers.backends.base import Backend
 from trainers.backends.opening import open_backend
 from trainers.board.board import Observer
-from trainers.checkpoints.checkpoint import Keep, Progress, Store
+from trainers.checkpoints.checkpoint import Progress
+from trainers.checkpoints.store import Keep, Store
 from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Batch, Phase, Terms
 from trainers.recipe import Cadence, Recipe

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from trainers.backends.base import Backend
 from trainers.backends.opening import open_backend
-from trainers.checkpoints.checkpoint import Keep, Store, find
+from trainers.checkpoints.checkpoint import find
+from trainers.checkpoints.store import Keep, Store
 from trainers.ema import Ema
 from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Batch, Phase, Terms

@@ -22,7 +22,9 @@ from trainers.backends.replicas import average_buffers, check_replicas
 from trainers.board.board import Observer
 from trainers.board.pictures import picture_of
 from trainers.board.stats import Clock, Means, peak_memory_gib
-from trainers.checkpoints.checkpoint import Checkpoint, Progress, Store, read_pasts, restore
+from trainers.checkpoints.checkpoint import Checkpoint, Progress
+from trainers.checkpoints.restore import read_pasts, restore
+from trainers.checkpoints.store import Store
 from trainers.ema import Ema
 from trainers.engine.compilation import Compilation
 from trainers.engine.consensus import Vote

@@ -7,7 +7,7 @@ G) translates A -> B and D_A judges images of B; G_B (F) translates B -> A and D
     min_G  gan(D_A(G_A(a))) + lambda_A |G_B(G_A(a)) - a|_1 + lambda_identity lambda_B |G_A(b) - b|_1
          + gan(D_B(G_B(b))) + lambda_B |G_A(G_B(b)) - b|_1 + lambda_identity lambda_A |G_B(a) - a|_1
     min_D  0.5 [ real(D_A(b)) + fake(D_A(G_A(a))) ] + 0.5 [ real(D_B(a)) + fake(D_B(G_B(b))) ]
-                                                                            (eq. 1 to 3, section 5.2)
+                                                                           (eq. 1 to 3, section 5.2)
 and with gan_loss=wgangp lambda_gp (|grad D_A(x)| - 1)^2, x between b and G_A(a), the same of D_B.
 Batches as they come from the stream: a, uint8 [N, input_nc, H, W], and b, uint8 [N, output_nc, H,
 W], drawn independently; with wgangp share_A and share_B, float32 [N, 1, 1, 1].

@@ -81,7 +81,7 @@ class Config(Translator):
             least,
             self.generator.multiple,
             directions=(self.direction,),
-            channels=dict(zip(self.sides, (self.input_nc, self.output_nc))),
+            channels=dict(zip(self.sides, (self.input_nc, self.output_nc), strict=True)),
             draws=self.shares("share"),
         )
 

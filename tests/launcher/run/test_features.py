@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,9 @@ def test_a_run_that_reads_features_equals_the_encoder_that_drew_them(
         ("features $0/run-coarse $0/source --out=$0/coarse.yaml", "coarse.yaml is neither"),
         ("features $0/run-coarse $0/source --num_clusters=0", "--num_clusters=0 must be 1"),
         ("features $0/run-coarse $0/source --maps=yes", "--maps=yes needs --out"),
-        ("translate $0/plain $0/source $0/out --features=sample", "needs a run that takes features"),
-        ("translate $0/run-coarse $0/source $0/out --features=$0/none", "make it by `organza feat"),
-        ("translate $0/run-coarse $0/source $0/out --features=$0/coarse.yaml", "is neither safeten"),
+        ("translate $0/plain $0/source $0/out --features=sample", "a run that takes features"),
+        ("translate $0/run-coarse $0/source $0/out --features=$0/none", "make it by `organza"),
+        ("translate $0/run-coarse $0/source $0/out --features=$0/coarse.yaml", "is neither"),
     ],
 )
 def test_mistakes_are_a_sentence(folder: Path, command: str, sentence: str) -> None:
@@ -89,7 +90,7 @@ def test_mistakes_are_a_sentence(folder: Path, command: str, sentence: str) -> N
         status, output = organza("train", folder / "coarse.yaml", f"--run_dir={folder}/plain")
         assert status == 0, output
         make_source(folder / "maps", count=2)
-        (folder / "maps" / "train_img" / "000.png").unlink()
+        shutil.rmtree(folder / "maps" / "train_img")
     before = (folder / "coarse.yaml").read_text()
     status, output = organza(*command.replace("$0", str(folder)).split())
     assert status in (1, 2) and sentence in output and "Traceback" not in output, output

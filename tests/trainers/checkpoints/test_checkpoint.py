@@ -21,8 +21,9 @@ from tests.trainers.engine.test_trainer import StopAfter
 from trainers.backends.base import Backend
 from trainers.board.board import Board
 from trainers.checkpoints import durable_files
-from trainers.checkpoints.checkpoint import Keep, find, load_weights
+from trainers.checkpoints.checkpoint import find, load_weights
 from trainers.checkpoints.repair import mend
+from trainers.checkpoints.store import Keep
 from trainers.errors import TrainingError
 from trainers.recipe import Cadence
 
