@@ -28,7 +28,12 @@ OPTIONAL_MEMBERS = frozenset({"inst", "feat"})
 """A data set holds such a member for every sample, or for none."""
 
 KINDS = {
-    "label": "label", "inst": "inst", "feat": "rgb", "image": "rgb", "a": "rgb", "b": "rgb",
+    "label": "label",
+    "inst": "inst",
+    "feat": "rgb",
+    "image": "rgb",
+    "a": "rgb",
+    "b": "rgb",
     "ab": "rgb",
 }
 """What a member holds: 8-bit label ids, 8- or 16-bit instance ids, or an RGB picture."""

@@ -119,8 +119,14 @@ def assert_as_calm(folder: Path, job: Job) -> None:
 
 
 SLIM = [
-    "--model.ngf=4", "--model.ndf=4", "--model.num_blocks=1", "--precision=fp32",
-    f"--schedule.constant={TOTAL}", "--schedule.decay=0", "--cadence.log=4", "--data.workers=0",
+    "--model.ngf=4",
+    "--model.ndf=4",
+    "--model.num_blocks=1",
+    "--precision=fp32",
+    f"--schedule.constant={TOTAL}",
+    "--schedule.decay=0",
+    "--cadence.log=4",
+    "--data.workers=0",
 ]
 
 
@@ -135,7 +141,11 @@ def test_the_readme_s_commands(slurm_cluster: MiniSlurm, folder: Path) -> None:
         if words[3] in ("submit", "doctor"):
             words += SLIM
         done = subprocess.run(
-            [sys.executable, *words[1:]], cwd=folder, text=True, capture_output=True, timeout=120,
+            [sys.executable, *words[1:]],
+            cwd=folder,
+            text=True,
+            capture_output=True,
+            timeout=120,
             env=environment() | {"PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
@@ -159,11 +169,23 @@ def test_srun_alone_starts_a_run_in_an_allocation(slurm_cluster: MiniSlurm, fold
     recipe = write_recipe(folder, folder / "shards", schedule={"constant": 8, "decay": 0})
     run = folder / "by-srun"
     command = [
-        "salloc", "--nodes=2", "--ntasks-per-node=1", "srun",
-        sys.executable, "-m", "launcher", "train", str(recipe), f"--run_dir={run}",
+        "salloc",
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "srun",
+        sys.executable,
+        "-m",
+        "launcher",
+        "train",
+        str(recipe),
+        f"--run_dir={run}",
     ]
     done = subprocess.run(
-        command, cwd=ROOT, text=True, capture_output=True, timeout=WAIT_S,
+        command,
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=WAIT_S,
         env={k: v for k, v in environment().items() if k != "GLOO_SOCKET_IFNAME"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -208,8 +230,13 @@ def test_a_time_limit_costs_nothing(slurm_cluster: MiniSlurm, folder: Path) -> N
 def test_deepspeed_on_the_other_hand(slurm_cluster: MiniSlurm, folder: Path) -> None:
     """Its launcher on each node, its engines, preempted and killed: the weights are DDP's."""
     job = Job(
-        folder, "deepspeed", "--ranks=1", "--launch=deepspeed", "--partition=low",
-        "--backend.kind=deepspeed", "--backend.zero=1",
+        folder,
+        "deepspeed",
+        "--ranks=1",
+        "--launch=deepspeed",
+        "--partition=low",
+        "--backend.kind=deepspeed",
+        "--backend.zero=1",
     )
     job.reach(100)
     preempt()
@@ -227,9 +254,7 @@ def preempt() -> None:
     subprocess.run([*command, "--wrap=sleep 2"], check=True, capture_output=True)
 
 
-def test_a_run_goes_from_two_nodes_to_one_and_back(
-    slurm_cluster: MiniSlurm, folder: Path
-) -> None:
+def test_a_run_goes_from_two_nodes_to_one_and_back(slurm_cluster: MiniSlurm, folder: Path) -> None:
     """With the same global batches: the weights are the calm run's but for the order of sums."""
     job = Job(folder, "elastic", "--ranks=1")
     for images, nodes in ((200, 1), (500, 2)):

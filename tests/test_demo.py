@@ -34,7 +34,10 @@ def demo(folder: Path, request: pytest.FixtureRequest) -> tuple[str, str]:
     done = subprocess.run(
         # The environment that runs this test is set up already: nothing is to be made anew.
         ["make", "demo", f"RECIPE={request.param}", f"DEMO={folder}", "--assume-old=.venv/ready"],
-        cwd=ROOT, env=environment() | {"MAKEFLAGS": ""}, text=True, capture_output=True,
+        cwd=ROOT,
+        env=environment() | {"MAKEFLAGS": ""},
+        text=True,
+        capture_output=True,
         timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -66,7 +69,9 @@ def test_it_ran_at_its_real_size_on_two_processes(demo: tuple[str, str], folder:
         assert curve in board.Tags()["scalars"] and "pictures" in board.Tags()["images"]
     pictures = sorted((folder / f"{name}-pictures").rglob("*.png"))
     number, size = {
-        "pix2pixhd": (4, (2048, 1024)), "pix2pix": (29, (256, 256)), "cyclegan": (58, (256, 256)),
+        "pix2pixhd": (4, (2048, 1024)),
+        "pix2pix": (29, (256, 256)),
+        "cyclegan": (58, (256, 256)),
     }[name]
     assert len(pictures) == number
     assert all(Image.open(path).size == size for path in pictures)

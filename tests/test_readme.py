@@ -25,7 +25,9 @@ SLIM = {
     "pix2pixhd-coarse": [*HD, "--model.ngf=4"],
     "pix2pixhd-full": [*HD, "--model.ngf=2", "--model.fix_global=4"],
     "cyclegan": [
-        "--model.generator.ngf=2", "--model.generator.num_blocks=1", "--model.discriminator.ndf=2",
+        "--model.generator.ngf=2",
+        "--model.generator.num_blocks=1",
+        "--model.discriminator.ndf=2",
     ],
     "pix2pix": ["--model.generator.ngf=2", "--model.discriminator.ndf=2"],
 }
@@ -103,7 +105,10 @@ def walked(workplace: Path) -> Path:
             settings.append(words.pop(0).split("=", 1))
         done = subprocess.run(
             [sys.executable if words[0] == "python" else words[0], *words[1:]],
-            cwd=workplace, text=True, capture_output=True, timeout=300,
+            cwd=workplace,
+            text=True,
+            capture_output=True,
+            timeout=300,
             env=environment() | {"PYTHONPATH": str(ROOT)} | dict(settings),
         )
         # Slim pictures of a few steps may lose against a constant colour: that is status 1.
@@ -122,7 +127,9 @@ def test_tensorboard_serves_what_a_run_left(walked: Path) -> None:
     port = free_port()
     process = subprocess.Popen(
         ["tensorboard", "--logdir", str(walked / "runs"), "--port", str(port)],
-        env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         answer = ask(f"http://127.0.0.1:{port}/data/runs", seconds=60)

@@ -35,7 +35,7 @@ def expand(hostlist: str) -> list[str]:
 
 
 def _numbers(ranges: str, hostlist: str) -> list[str]:
-    """"1-3,07" -> 1, 2, 3, 07."""
+    """ "1-3,07" -> 1, 2, 3, 07."""
     numbers: list[str] = []
     for part in ranges.split(","):
         match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", part, re.ASCII)

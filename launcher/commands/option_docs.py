@@ -15,7 +15,10 @@ from trainers.settings import Settings, sections_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 LIMITS = {
-    "exclusiveMinimum": "> {}", "minimum": ">= {}", "exclusiveMaximum": "< {}", "maximum": "<= {}"
+    "exclusiveMinimum": "> {}",
+    "minimum": ">= {}",
+    "exclusiveMaximum": "< {}",
+    "maximum": "<= {}",
 }
 WIDTH = 100
 

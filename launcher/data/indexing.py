@@ -18,9 +18,7 @@ from shards.sets.shard_set import open_all
 from shards.storage.opening import open_store
 
 
-def index(
-    shards: Sequence[str], members: Mapping[str, str], num_labels: int, workers: int
-) -> None:
+def index(shards: Sequence[str], members: Mapping[str, str], num_labels: int, workers: int) -> None:
     """Index tars in place and say what was taken for what; 0 labels: any, 0 workers: one per
     core."""
     folders = domain_folders(shards)

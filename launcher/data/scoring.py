@@ -113,9 +113,7 @@ def error_of_best_constant(values: np.ndarray) -> float:
     return float((values * distances).sum() / values.sum() / 255)
 
 
-def partners(
-    pictures: dict[str, Path], folder: Path, others: Path, kind: str
-) -> dict[str, Path]:
+def partners(pictures: dict[str, Path], folder: Path, others: Path, kind: str) -> dict[str, Path]:
     """The file of `others` under the key of each picture; `kind` is what messages call it."""
     found = image_keys(others, "b")
     if not pictures.keys() <= found.keys():

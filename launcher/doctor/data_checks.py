@@ -71,7 +71,8 @@ def shared_memory(
         f"{free / 2**20:.0f} MiB free, the workers of {world.local_size} ranks need "
         f"{needed / 2**20:.0f}",
         f"enlarge /dev/shm (docker run --shm-size={gib}g), or lower data.workers or batch.micro"
-        if needed > free else "",
+        if needed > free
+        else "",
     )
 
 
@@ -126,7 +127,8 @@ def processors(config: Config, world: World) -> Finding:
         "processors",
         f"{usable} for {ranks} ranks with {config.data.workers} workers each",
         f"ask for {ranks * config.data.workers} (SLURM: --cpus-per-task) or lower data.workers"
-        if few else "",
+        if few
+        else "",
     )
 
 

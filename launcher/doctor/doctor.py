@@ -80,7 +80,9 @@ def gpus(config: Config) -> Iterator[Finding]:
         "GPUs",
         f"{number} visible {', '.join(sorted(names))}".strip(),
         f"there is /dev/nvidia0, but torch {torch.__version__} sees no GPU: install a CUDA build "
-        "that fits the driver, or ask SLURM for --gpus" if hidden else "",
+        "that fits the driver, or ask SLURM for --gpus"
+        if hidden
+        else "",
     )
 
 

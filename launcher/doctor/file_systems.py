@@ -8,7 +8,17 @@ from pathlib import Path
 OF_A_NODE = ("tmpfs", "ramfs", "overlay")
 """Each node has such a file system for itself."""
 OF_A_NETWORK = (
-    "nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "afs", "fuse.sshfs",
+    "nfs",
+    "nfs4",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "smb3",
+    "9p",
+    "afs",
+    "fuse.sshfs",
 )
 """All nodes may see the same, through a network."""
 

@@ -91,14 +91,16 @@ def traced(
 
 def stepped(gan: GAN, phase: Phase) -> Past:
     """Moments as they are after the first step."""
-    return Past({
-        name: {
-            "step": torch.ones(()),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
+    return Past(
+        {
+            name: {
+                "step": torch.ones(()),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+            for name, parameter in phase_parameters(gan, phase).items()
         }
-        for name, parameter in phase_parameters(gan, phase).items()
-    })
+    )
 
 
 def yet_to_gather(gan: GAN) -> int:

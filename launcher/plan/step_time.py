@@ -14,7 +14,7 @@ from launcher.estimate.gpus import Card, seconds
 from launcher.estimate.memory import Work
 from launcher.estimate.step_costs import StepCosts
 from launcher.plan.expected_data import ExpectedData
-from launcher.recipe.config import BackendOptions
+from launcher.recipe.backend_options import BackendOptions
 from launcher.recipe.epochs import ResolvedConfig
 from trainers.engine.tracing import Part
 

@@ -94,7 +94,7 @@ def meant_elsewhere(name: str, everywhere: list[str]) -> str | None:
 
 
 def hint(word: str, known: list[str]) -> str:
-    """"; did you mean `x`?", or the list of what exists."""
+    """ "; did you mean `x`?", or the list of what exists."""
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f"; did you mean `{close[0]}`?"

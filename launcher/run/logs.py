@@ -1,7 +1,7 @@
 """Where each rank's words go: rank 0 keeps the job's log, the others have files of their own.
 
-    RUN/logs/job-17.log                          the batch script and rank 0
-    RUN/logs/attempt-0-1/n2-rank00003.log        rank 3: restart 0 of the job, its second srun
+RUN/logs/job-17.log                          the batch script and rank 0
+RUN/logs/attempt-0-1/n2-rank00003.log        rank 3: restart 0 of the job, its second srun
 """
 
 from __future__ import annotations

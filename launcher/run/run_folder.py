@@ -126,9 +126,7 @@ def appears(path: Path, seconds: float = 60) -> bool:
 def check_same_data(config: Config, fingerprint: str, backend: Backend) -> None:
     """All ranks must read one generation, even where another was packed while they started."""
     number = int(fingerprint[:15], 16)  # as much as an int64 holds
-    most, least = backend.maximum(
-        torch.tensor([number, -number], device=backend.device)
-    ).tolist()
+    most, least = backend.maximum(torch.tensor([number, -number], device=backend.device)).tolist()
     if most != -least:
         raise ConfigError(
             f"The processes see different samples in data.shards={config.data.shards}: another "

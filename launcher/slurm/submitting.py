@@ -1,8 +1,8 @@
 """`submit`: freeze the configuration, write one readable batch script, hand it to SLURM.
 
-    RUN/config.yaml        resolved, all paths absolute: what `join` trains
-    RUN/job.sh, job.json   the script, and SLURM's number for it
-    RUN/000, RUN/001 ...   of a sweep: the members' run folders, each with its config.yaml
+RUN/config.yaml        resolved, all paths absolute: what `join` trains
+RUN/job.sh, job.json   the script, and SLURM's number for it
+RUN/000, RUN/001 ...   of a sweep: the members' run folders, each with its config.yaml
 """
 
 from __future__ import annotations

@@ -102,9 +102,7 @@ class Jobs:
             return None
 
 
-def state(
-    folder: Path, submission: Submission | None, signs: tuple[Sign, ...], jobs: Jobs
-) -> str:
+def state(folder: Path, submission: Submission | None, signs: tuple[Sign, ...], jobs: Jobs) -> str:
     """A few words: SLURM's of a job that waits or runs, else how the ranks left."""
     status = jobs.status(submission.job) if submission else None
     if status is not None and not status.over:

@@ -69,9 +69,7 @@ class UnetGenerator(nn.Module):
         return x
 
 
-def _down(
-    in_channels: int, width: int, norm: Norm, outermost: bool, innermost: bool
-) -> ConvBlock:
+def _down(in_channels: int, width: int, norm: Norm, outermost: bool, innermost: bool) -> ConvBlock:
     """Convolution, norm and the activation that the original puts before the next convolution.
 
     What crosses over is this output: the original activates in place, and the ReLU on the way up

@@ -145,9 +145,7 @@ def _halve(narrow: int, wide: int, norm: Norm, biased: bool) -> ConvBlock:
     return ConvBlock(conv, nn.ReLU(inplace=True), norm=norm)
 
 
-def _double(
-    wide: int, narrow: int, norm: Norm, upsampling: Upsampling, biased: bool
-) -> ConvBlock:
+def _double(wide: int, narrow: int, norm: Norm, upsampling: Upsampling, biased: bool) -> ConvBlock:
     relu, bias = nn.ReLU(inplace=True), conv_bias(norm, biased)
     if upsampling == "resize":
         near = nn.Conv2d(wide, narrow, 3, bias=bias)

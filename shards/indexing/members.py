@@ -75,9 +75,7 @@ def choose_members(endings: Counter[str], wanted: Mapping[str, str], where: str)
     )
 
 
-def _asked(
-    wanted: Mapping[str, str], endings: Counter[str], where: str
-) -> dict[str, str]:
+def _asked(wanted: Mapping[str, str], endings: Counter[str], where: str) -> dict[str, str]:
     wanted = {member: ending.lower().removeprefix(".") for member, ending in wanted.items()}
     for member, ending in wanted.items():
         if member not in KINDS:

@@ -76,8 +76,14 @@ def pack(
         raise DataError(f"shard_mib={shard_mib}: a shard needs at least 1 MiB")
     source, out = Path(source), Path(out)
     planned = partial(
-        make_plan, source, out, layout=layout, split=split, num_labels=num_labels,
-        shard_bytes=shard_mib * 2**20, storing=storing,
+        make_plan,
+        source,
+        out,
+        layout=layout,
+        split=split,
+        num_labels=num_labels,
+        shard_bytes=shard_mib * 2**20,
+        storing=storing,
     )
     plan, bad = planned(), []
     if leave_out_bad:

@@ -74,10 +74,7 @@ def _check_space(plan: Plan) -> None:
     if plan.storing.photos or plan.storing.background:
         return  # nobody knows yet how large they will be
     needed = sum(
-        tar_size(record)
-        for job in plan.jobs
-        if not job.receipt.exists()
-        for record in job.records
+        tar_size(record) for job in plan.jobs if not job.receipt.exists() for record in job.records
     )
     free = shutil.disk_usage(plan.out).free
     if needed > free:

@@ -64,9 +64,7 @@ class Census:
     def _add_labels(self, later: dict[int, LabelUse]) -> None:
         for label_id, use in later.items():
             known = self.label_ids.get(label_id, LabelUse(0, use.first_key))
-            self.label_ids[label_id] = LabelUse(
-                known.num_pixels + use.num_pixels, known.first_key
-            )
+            self.label_ids[label_id] = LabelUse(known.num_pixels + use.num_pixels, known.first_key)
 
     def listed_sizes(self) -> tuple[tuple[int, int, int], ...]:
         """The commonest sizes first: (width, height, samples)."""

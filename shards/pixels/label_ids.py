@@ -106,7 +106,7 @@ def read_remap(file: Path) -> Remap:
         pairs = [(_id(old), _id(new)) for old, new in rows]
     except ValueError as error:
         raise DataError(
-            f"remap={file} must list old and new ids from 0 to 255, as JSON {{\"7\": 0}} or as CSV "
+            f'remap={file} must list old and new ids from 0 to 255, as JSON {{"7": 0}} or as CSV '
             f"lines `7,0`: {error}"
         ) from error
     if not pairs or len({old for old, _ in pairs}) < len(pairs):

@@ -59,9 +59,7 @@ class Storing:
         if self.background not in ("", KEEP):
             colour_of(self.background)
 
-    def stored(
-        self, data: bytes, member: str, where: str
-    ) -> tuple[bytes, list[tuple[str, str]]]:
+    def stored(self, data: bytes, member: str, where: str) -> tuple[bytes, list[tuple[str, str]]]:
         """The file to pack for a member, and notes of what was changed: (member, words).
 
         Raises DataError, naming `where`, if it cannot be read, or stored so."""
@@ -71,9 +69,7 @@ class Storing:
             return self._label(data, member, where)
         return data, []
 
-    def _picture(
-        self, data: bytes, member: str, where: str
-    ) -> tuple[bytes, list[tuple[str, str]]]:
+    def _picture(self, data: bytes, member: str, where: str) -> tuple[bytes, list[tuple[str, str]]]:
         notes = []
         if self.background not in ("", KEEP):
             pixels = composed(data, where, colour_of(self.background))

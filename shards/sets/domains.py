@@ -69,9 +69,7 @@ def check_domain(store: Store, name: str) -> None:
     if name not in fingerprints:
         close = difflib.get_close_matches(name, fingerprints, n=1)
         hint = f"did you mean {close[0]}?" if close else "name two with data.domains=[ONE,OTHER]"
-        raise DataError(
-            f"{store} holds no domain {name!r}, but {', '.join(fingerprints)}: {hint}"
-        )
+        raise DataError(f"{store} holds no domain {name!r}, but {', '.join(fingerprints)}: {hint}")
     if read_manifest(store.below(name)).fingerprint != fingerprints[name]:
         raise DataError(
             f"{store.where(name)} is not the set that {store.where(DOMAINS_FILE)} lists (their "

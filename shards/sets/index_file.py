@@ -38,9 +38,7 @@ class MemberIndex:
     def part(self, first: int, end: int) -> MemberIndex:
         """That of the samples from `first` to before `end`."""
         own = slice(first, end)
-        return MemberIndex(
-            self.suffixes[own], self.offsets[own], self.sizes[own], self.crc32s[own]
-        )
+        return MemberIndex(self.suffixes[own], self.offsets[own], self.sizes[own], self.crc32s[own])
 
 
 @dataclass(frozen=True, eq=False)

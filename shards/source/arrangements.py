@@ -137,9 +137,7 @@ def _classes(folder: Path) -> Folders:
 
 
 def _is_there(folders: Folders) -> bool:
-    return all(
-        name in OPTIONAL_MEMBERS or folder.is_dir() for name, folder in folders.items()
-    )
+    return all(name in OPTIONAL_MEMBERS or folder.is_dir() for name, folder in folders.items())
 
 
 def _looked_for(source: Path, choices: list[Folders]) -> str:

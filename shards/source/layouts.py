@@ -119,8 +119,7 @@ def _ending(layout: str, member: str) -> str | None:
 def _matched(source: Path, layout: str, folders: Folders) -> list[Record]:
     """One sample per key, which all of the folders must have."""
     files = {
-        member: _member_files(source, folder, layout, member)
-        for member, folder in folders.items()
+        member: _member_files(source, folder, layout, member) for member, folder in folders.items()
     }
     first, *others = folders
     for other in others:
@@ -147,9 +146,7 @@ def _check_same_keys(
 
 def _member_files(source: Path, folder: Path, layout: str, member: str) -> Files:
     # A source that itself holds the files may hold other things in its folders.
-    files = keyed_images(
-        source, folder, ending=_ending(layout, member), recursive=folder != source
-    )
+    files = keyed_images(source, folder, ending=_ending(layout, member), recursive=folder != source)
     if not files:
         raise DataError(f"{folder} holds no PNG, JPEG or WebP file: put the {member} images there")
     return files

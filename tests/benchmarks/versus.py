@@ -65,9 +65,7 @@ def make_plain(
     return step, {"precision": precision, "num_parameters": plain.num_parameters}
 
 
-def make_ours(
-    config_yaml: str, size: tuple[int, int], backend: Backend
-) -> tuple[Step, Row]:
+def make_ours(config_yaml: str, size: tuple[int, int], backend: Backend) -> tuple[Step, Row]:
     config = configuration.build(yaml.safe_load(config_yaml), "benchmark")
     step, trainer = step_of(config, size, backend)
     num_parameters = sum(p.numel() for p in trainer.gan.nets.parameters())

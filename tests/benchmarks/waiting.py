@@ -138,9 +138,7 @@ def waited(stream: Stream, ranks: int, images: int, step: float) -> tuple[float,
     return found[0]["speed/data_wait_share"], found[0]["speed/images_per_s"]
 
 
-def train(
-    world: int, stream: Stream, images: int, step: float, folder: Path
-) -> dict[str, float]:
+def train(world: int, stream: Stream, images: int, step: float, folder: Path) -> dict[str, float]:
     """What the board of one rank shows at the end of a run of one tick."""
     backend, total = open_backend(world, timeout=60), images * world
     recipe = Recipe(

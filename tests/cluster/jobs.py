@@ -28,7 +28,7 @@ JOBS = {
         "requeue": "yes",
         "modules": "cuda/12.4,gcc/12",
         "venv": "/home/me/my venv",
-        "env": "NCCL_DEBUG=INFO,GREETING=it's $5, \"really\",NCCL_IB_HCA=mlx5_0,mlx5_1",
+        "env": 'NCCL_DEBUG=INFO,GREETING=it\'s $5, "really",NCCL_IB_HCA=mlx5_0,mlx5_1',
     },
     "torchrun": {
         "nodes": "2",

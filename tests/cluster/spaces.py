@@ -77,8 +77,11 @@ class Space(Tied):
     def plug(self, name: str, other: Space | None, other_name: str) -> None:
         """A cable between interface `name` here and `other_name` there (None: this machine)."""
         there = () if other is None else ("netns", other.root)
-        run(*("ip", "link", "add", name, "netns", self.root, "type", "veth"),
-            *("peer", "name", other_name), *there)
+        run(
+            *("ip", "link", "add", name, "netns", self.root, "type", "veth"),
+            *("peer", "name", other_name),
+            *there,
+        )
 
 
 def allowed() -> bool:

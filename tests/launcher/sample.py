@@ -47,8 +47,16 @@ def make_shards(folder: Path, *options: str, **source: Any) -> Path:
 def write_recipe(folder: Path, shards: Path, stage: str = "coarse", **changes: object) -> Path:
     """A slim recipe of either stage; `changes` replace whole sections."""
     model = {
-        "stage": stage, "num_labels": NUM_LABELS, "ngf": 4, "ndf": 4, "num_downsamples": 2,
-        "num_blocks": 1, "num_local_blocks": 1, "num_scales": 2, "num_layers": 2, "lambda_vgg": 0,
+        "stage": stage,
+        "num_labels": NUM_LABELS,
+        "ngf": 4,
+        "ndf": 4,
+        "num_downsamples": 2,
+        "num_blocks": 1,
+        "num_local_blocks": 1,
+        "num_scales": 2,
+        "num_layers": 2,
+        "lambda_vgg": 0,
     }
     tree = {
         "gan": "pix2pixhd",
@@ -76,14 +84,28 @@ def start(*arguments: object, launch: int = 0) -> subprocess.Popen:
     command = [sys.executable]
     if launch:
         command = [
-            "accelerate", "launch", "--multi_gpu", "--num_processes", str(launch),
-            "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-            "--main_process_port", str(free_port()),
+            "accelerate",
+            "launch",
+            "--multi_gpu",
+            "--num_processes",
+            str(launch),
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "--main_process_port",
+            str(free_port()),
         ]
     command += ["-m", "launcher", *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 

@@ -59,9 +59,7 @@ def fill(network: nn.Module, tag: str) -> dict[str, str]:
     """Gives `network` the rule's weights; returns the map from its keys to the originals'."""
     keys = original_keys(network)
     own = network.state_dict()
-    network.load_state_dict(
-        {name: weight(f"{tag}/{keys[name]}", own[name].shape) for name in own}
-    )
+    network.load_state_dict({name: weight(f"{tag}/{keys[name]}", own[name].shape) for name in own})
     return keys
 
 

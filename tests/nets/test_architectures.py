@@ -57,9 +57,7 @@ def test_forward_and_gradients_agree(name: str) -> None:
         (32, 5, [32, 64, 128, 256, 512, 512, 1]),
     ],
 )
-def test_discriminators_grow_to_512_channels(
-    ndf: int, num_layers: int, widths: list[int]
-) -> None:
+def test_discriminators_grow_to_512_channels(ndf: int, num_layers: int, widths: list[int]) -> None:
     """Whatever ndf is: the cap of pix2pix and CycleGAN, 8 * ndf, is another one."""
     with torch.device("meta"):
         network = MultiscaleDiscriminator(3, ndf, num_layers, num_scales=1)

@@ -100,8 +100,9 @@ def test_files_pair_up_with_right_sizes_and_types(maps: Maps, small: Path) -> No
             for path in paths:
                 with Image.open(path) as image:
                     assert (image.size, image.mode) == ((256, 128), mode)
-        satellite, relief = ({p.name for p in (small / "tiles" / f"{split}_{side}").iterdir()}
-                             for side in "AB")
+        satellite, relief = (
+            {p.name for p in (small / "tiles" / f"{split}_{side}").iterdir()} for side in "AB"
+        )
         assert satellite == relief and len(satellite) > 20
     crop = SMALL.crops("test")[0]
     with Image.open(small / "test_inst" / f"{crop.key}.png") as image:

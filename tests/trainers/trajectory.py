@@ -23,9 +23,7 @@ def filled(gan: GAN, tag: str, **numbering: Any) -> Keys:
     return {name: fill(net, f"{tag}.{name}", **numbering) for name, net in gan.nets.items()}
 
 
-def walk(
-    gan: GAN, keys: Keys, expected: dict, batch: Callable[[int], Batch], names: Names
-) -> None:
+def walk(gan: GAN, keys: Keys, expected: dict, batch: Callable[[int], Batch], names: Names) -> None:
     """All recorded steps: losses, gradient norms, gradients of the first step, final weights."""
     gan.double()
     phases = gan.phases(0)

@@ -110,9 +110,7 @@ class Backend:
         if past.scaler:
             scaler.load_state_dict(past.scaler)
         player = Player(gan, phase, precision)
-        return self.seat(
-            Place(phase, player, parameters, make_optimizer, scaler, past.moments)
-        )
+        return self.seat(Place(phase, player, parameters, make_optimizer, scaler, past.moments))
 
     def seat(self, place: Place) -> Seat:
         """Wrap the player and give its optimizer the moments that there are."""

@@ -113,9 +113,7 @@ class DeepSpeed(Distributed):
         engine, *_ = deepspeed.initialize(model=place.player, optimizer=optimizer, config=config)
         if self.stage == 0:
             return EngineSeat(place.phase, engine, place.parameters, optimizer, place.scaler)
-        seat = ShardedSeat(
-            place.phase, engine, place.parameters, engine.optimizer, place.scaler
-        )
+        seat = ShardedSeat(place.phase, engine, place.parameters, engine.optimizer, place.scaler)
         seat.begin(place.moments)
         return seat
 
@@ -154,9 +152,7 @@ def prepare_import(on_cpu: bool) -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
-def groups_by_step(
-    parameters: dict[str, nn.Parameter], moments: Moments
-) -> list[dict[str, Any]]:
+def groups_by_step(parameters: dict[str, nn.Parameter], moments: Moments) -> list[dict[str, Any]]:
     """One group per number of steps that Adam has done: a slice has one count for all of it."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():

@@ -1,12 +1,12 @@
 """Checkpoints: a folder that appears whole or not at all, and loads without running any code.
 
-    checkpoints/000012000/weights.safetensors     gan.nets, full fp32
-                          ema.safetensors         the moving average, if there is one
-                          optimizers.safetensors  PHASE/PARAMETER/exp_avg ...
-                          rank00000.safetensors   one file per rank: random state, image pools
-                          state.json              progress, loss scales, config, versions
-                          files.json              crc32 of all of these, written last
-    checkpoints/latest                            name of the newest whole one
+checkpoints/000012000/weights.safetensors     gan.nets, full fp32
+                      ema.safetensors         the moving average, if there is one
+                      optimizers.safetensors  PHASE/PARAMETER/exp_avg ...
+                      rank00000.safetensors   one file per rank: random state, image pools
+                      state.json              progress, loss scales, config, versions
+                      files.json              crc32 of all of these, written last
+checkpoints/latest                            name of the newest whole one
 """
 
 from __future__ import annotations

@@ -193,9 +193,7 @@ class CycleGAN(GAN):
         terms = {f"G/gan_{side}": losses.generator_loss(scores, self.config.gan_loss)}
         return self.total(terms), terms
 
-    def _discriminator_terms(
-        self, side: str, real: Tensor, fake: Tensor, batch: Batch
-    ) -> Terms:
+    def _discriminator_terms(self, side: str, real: Tensor, fake: Tensor, batch: Batch) -> Terms:
         fake = self.pools["fake_B" if side == "A" else "fake_A"].query(fake)
         network, kind = self.nets[f"D_{side}"], self.config.gan_loss
 

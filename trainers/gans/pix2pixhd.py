@@ -81,9 +81,7 @@ class Pix2PixHD(GAN):
         trunk = (channels, 3, config.ngf, config.num_downsamples, config.num_blocks)
         recompute = self.preset.generator
         if config.stage == "coarse":
-            return ResnetGenerator(
-                *trunk, norm=config.norm, rematerialise=recompute, biased=True
-            )
+            return ResnetGenerator(*trunk, norm=config.norm, rematerialise=recompute, biased=True)
         local = (config.num_enhancers, config.num_local_blocks)
         return LocalEnhancer(*trunk, *local, rematerialise=recompute, norm=config.norm)
 

@@ -181,6 +181,7 @@ def test_a_taken_port_of_the_process_group_is_told_to_all() -> None:
 def test_another_program_at_the_port_is_told_from_rank_0() -> None:
     port = free_pair()
     with socket.create_server(("127.0.0.1", port + 1)) as server:
+
         def answer() -> None:
             while True:
                 try:

@@ -22,10 +22,9 @@ def heard(timeout_s: float, *looks: tuple[float, list[Beat]]) -> str:
     return listener.complaint(looks[-1][0])
 
 
-def looks(
-    last: float, *ranks: tuple[int, str, float, float]
-) -> list[tuple[float, list[Beat]]]:
+def looks(last: float, *ranks: tuple[int, str, float, float]) -> list[tuple[float, list[Beat]]]:
     """A look every 5 s; of each rank (last step, doing, silent from, stands still from)."""
+
     def at(now: float, rank: int) -> Beat:
         step, doing, silent, still = ranks[rank]
         now = min(now, silent)

@@ -26,14 +26,15 @@ RANKS = (sys.executable, "-m", "tests.cluster.ranks")
 class Watched:
     """A watch in a process of its own, and what it says."""
 
-    def __init__(
-        self, run: Path, *command: str, options: tuple[str, ...] = (), **variables: str
-    ):
+    def __init__(self, run: Path, *command: str, options: tuple[str, ...] = (), **variables: str):
         self.run = run
         watch = (sys.executable, "-m", "tests.cluster.watch.quick_watch", run, *options, "--")
         outside = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
         self.process = subprocess.Popen(
-            [*watch, *command], cwd=ROOT, text=True, env=outside | variables,
+            [*watch, *command],
+            cwd=ROOT,
+            text=True,
+            env=outside | variables,
             stdout=subprocess.PIPE,
         )
 
@@ -53,8 +54,9 @@ def watch(tmp_path: Path) -> Iterator[object]:
     watches = []
 
     def start(steps: int, *faults: str, options: tuple[str, ...] = ()) -> Watched:
-        watches.append(Watched(tmp_path, *RANKS, str(tmp_path), str(steps), *faults,
-                               options=options))
+        watches.append(
+            Watched(tmp_path, *RANKS, str(tmp_path), str(steps), *faults, options=options)
+        )
         return watches[-1]
 
     yield start

@@ -62,6 +62,7 @@ class Run:
 
     def await_restart(self, seconds: float = 40) -> float:
         """Seconds from the fault until rank 1 trained in the next start."""
+
         def again() -> list[list[str]]:
             lines = self.lines(1)
             return [line for line in lines if line[3] != lines[0][3]]

@@ -28,9 +28,9 @@ def make_stream(backend, global_batch, num_micro):
             generator = torch.Generator().manual_seed(position)
             image = torch.randint(0, 256, (global_batch, 3, 32, 32), generator=generator)
             drawn = {
-                each.name: torch.stack([
-                    torch.from_numpy(each.at(0, position + n)) for n in range(global_batch)
-                ])
+                each.name: torch.stack(
+                    [torch.from_numpy(each.at(0, position + n)) for n in range(global_batch)]
+                )
                 for each in noise
             }
             yield drawn | {"image": image.to(torch.uint8)}

@@ -39,7 +39,11 @@ def elsewhere(folder: Path, preparation: str, command: str, **variables: str) ->
     script = f"{preparation} && exec {sys.executable} -m launcher {command}"
     done = subprocess.run(
         ["unshare", "--mount", "bash", "-c", script, str(folder)],
-        cwd=ROOT, env=environment() | variables, text=True, capture_output=True, timeout=120,
+        cwd=ROOT,
+        env=environment() | variables,
+        text=True,
+        capture_output=True,
+        timeout=120,
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -43,7 +43,9 @@ def test_all_is_well(slurm_cluster: MiniSlurm, recipe: Path) -> None:
 
 
 def test_what_is_wrong_is_told_with_its_remedy_and_the_rest_is_still_looked_at(
-    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     commands = tmp_path / "bin"
@@ -55,7 +57,9 @@ def test_what_is_wrong_is_told_with_its_remedy_and_the_rest_is_still_looked_at(
     output = capsys.readouterr().out
     found = lines(output)
     assert {what for what, verdict in found.items() if verdict == "WRONG"} == {
-        "run_dir", "data", "SLURM",
+        "run_dir",
+        "data",
+        "SLURM",
     }
     assert f"data: {tmp_path} holds no manifest.json" in output
     assert "SLURM: install srun, scontrol, scancel" in output
@@ -78,8 +82,12 @@ def test_a_machine_without_slurm_is_no_mistake(
     ],
 )
 def test_data_that_do_not_fit_the_recipe_are_found(
-    recipe: Path, override: str, value: str, message: str,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    recipe: Path,
+    override: str,
+    value: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert doctor.doctor(str(recipe), {override: value}) == 1
@@ -185,11 +193,16 @@ def tasks(recipe: Path, *overrides: str) -> list[tuple[int, str]]:
     for rank in range(2):
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATH": "/nowhere"}
-        started.append(subprocess.Popen(
-            [sys.executable, "-m", "launcher", "doctor", str(recipe), *overrides],
-            cwd=ROOT, env=os.environ | environment() | place, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "launcher", "doctor", str(recipe), *overrides],
+                cwd=ROOT,
+                env=os.environ | environment() | place,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
     outputs = [task.communicate(timeout=100)[0] for task in started]
     return [(task.returncode, output) for task, output in zip(started, outputs, strict=True)]
 

@@ -71,7 +71,11 @@ def test_the_fastest_that_fits_is_chosen_and_shown() -> None:
     table = report(config, work, found, 8 * GIB)
     assert "8.00 GiB for a process, micro-batches of 1 x 2048x1024, bf16, 8 processes" in table
     assert [line.split()[-1] for line in table.splitlines()[2:]] == [
-        "no", "no", "chosen", "yes", "yes"
+        "no",
+        "no",
+        "chosen",
+        "yes",
+        "yes",
     ]
 
 

@@ -281,7 +281,9 @@ def test_home_is_expanded_wherever_a_path_is_given(
         assert found.data.shards == tmp_path / "p"
         assert found.model.vgg_weights == tmp_path / "vgg.pth"
     assert prepared(["stats", "~/p", "--out=~/o.png"]) == [
-        "stats", repr(f"{tmp_path}/p"), f"--out='{tmp_path}/o.png'"
+        "stats",
+        repr(f"{tmp_path}/p"),
+        f"--out='{tmp_path}/o.png'",
     ]
 
 

@@ -134,7 +134,10 @@ def test_accelerate_s_default_configuration_file_is_not_ignored(tmp_path: Path) 
     command = ["accelerate", "launch", "-m", "launcher", "train", "cyclegan"]
     ended = subprocess.run(
         [*command, f"--run_dir={tmp_path}/run"],
-        cwd=ROOT, env=environment() | {"HF_HOME": str(tmp_path)}, text=True, capture_output=True,
+        cwd=ROOT,
+        env=environment() | {"HF_HOME": str(tmp_path)},
+        text=True,
+        capture_output=True,
     )
     assert ended.returncode == 1 and not (tmp_path / "run").exists()
     assert "give --precision=bf16, which is fp32 now" in ended.stderr, ended.stderr

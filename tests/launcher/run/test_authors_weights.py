@@ -17,8 +17,12 @@ from trainers.checkpoints.checkpoint import find
 
 NETWORK = ["--model.generator.ngf=2", "--model.generator.num_blocks=1"]
 SLIM = [
-    *NETWORK, "--model.discriminator.ndf=2", "--data.preprocess.load_size=36",
-    "--data.preprocess.crop_size=32", "--data.workers=0", "--schedule.constant=2",
+    *NETWORK,
+    "--model.discriminator.ndf=2",
+    "--data.preprocess.load_size=36",
+    "--data.preprocess.crop_size=32",
+    "--data.workers=0",
+    "--schedule.constant=2",
     "--schedule.decay=0",
 ]
 
@@ -60,7 +64,12 @@ def test_a_run_starts_from_a_folder_of_them_and_translates_as_they_do(folder: Pa
         out = folder / f"out-{source.name}"
         recipe = ["--recipe=cyclegan"] if more else ["--direction=B2A"]
         status, output = organza(
-            "translate", source, folder / "source" / "trainB", out, *recipe, *more,
+            "translate",
+            source,
+            folder / "source" / "trainB",
+            out,
+            *recipe,
+            *more,
             "--data.preprocess.mode=none",
         )
         assert status == 0, output
@@ -76,9 +85,7 @@ def test_a_run_starts_from_a_folder_of_them_and_translates_as_they_do(folder: Pa
         ([], "does not tell its network: give --recipe="),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
-    folder: Path, command: list[str], sentence: str
-) -> None:
+def test_what_cannot_be_meant_is_refused(folder: Path, command: list[str], sentence: str) -> None:
     file = folder / "published" / "latest_net_G_B.pth"
     status, output = organza("translate", file, folder / "source/trainB", folder / "no", *command)
     assert status == 2 and sentence in output and "Traceback" not in output, output

@@ -23,12 +23,21 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(recipe: Path, *ranks: dict[str, str], timeout_s: float = 30) -> list[tuple[int, str]]:
     """Status and words of processes that are started side by side, with these variables."""
     command = [
-        sys.executable, "-m", "launcher", "train", str(recipe), f"--backend.timeout_s={timeout_s}"
+        sys.executable,
+        "-m",
+        "launcher",
+        "train",
+        str(recipe),
+        f"--backend.timeout_s={timeout_s}",
     ]
     started = [
         subprocess.Popen(
-            command, cwd=ROOT, env=environment() | variables, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command,
+            cwd=ROOT,
+            env=environment() | variables,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         for variables in ranks
     ]
@@ -44,8 +53,10 @@ def by_hand(rank: int, port: int, **others: str) -> dict[str, str]:
 def test_openmpi_needs_no_address_on_one_machine(recipe: Path) -> None:
     ranks = [
         {
-            "OMPI_COMM_WORLD_RANK": rank, "OMPI_COMM_WORLD_SIZE": "2",
-            "OMPI_COMM_WORLD_LOCAL_RANK": rank, "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+            "OMPI_COMM_WORLD_RANK": rank,
+            "OMPI_COMM_WORLD_SIZE": "2",
+            "OMPI_COMM_WORLD_LOCAL_RANK": rank,
+            "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
             "MASTER_PORT": port,
         }
         for port in [str(free_pair())]

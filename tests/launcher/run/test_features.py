@@ -62,9 +62,7 @@ def test_a_run_that_reads_features_equals_the_encoder_that_drew_them(
     reading = ("--model.load_features=true", "--optim.lr=1e-30", f"--run_dir={tmp_path}/reading")
     status, output = organza("train", recipe, *reading)
     assert status == 0, output
-    status, output = organza(
-        "translate", tmp_path / "reading", folder / "source", tmp_path / "out"
-    )
+    status, output = organza("translate", tmp_path / "reading", folder / "source", tmp_path / "out")
     assert status == 0 and len([*(tmp_path / "out").iterdir()]) == 3, output
     status, output = organza(
         "train", recipe, *reading[:1], f"--data.shards={folder}/shards", "--run_dir=x"

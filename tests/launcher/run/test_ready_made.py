@@ -25,8 +25,13 @@ TINY = ["--schedule.constant=4", "--schedule.decay=0", "--data.workers=0", "--ba
 def example() -> Job:
     """Two nodes of four GPUs for a day, going on by itself; the paths are to be edited."""
     options = {
-        "nodes": "2", "gpus": "4", "cpus": "8", "mem": "128G", "time": "1-00:00:00",
-        "requeue": "yes", "venv": "/home/me/organza/.venv",
+        "nodes": "2",
+        "gpus": "4",
+        "cpus": "8",
+        "mem": "128G",
+        "time": "1-00:00:00",
+        "requeue": "yes",
+        "venv": "/home/me/organza/.venv",
     }
     places = {"run_dir": "/scratch/me/runs/city", "work_dir": "/home/me/organza", "name": "city"}
     return job(options, **places)
@@ -56,8 +61,12 @@ def launch(name: str, recipe: Path, *options: str) -> subprocess.Popen[str]:
     words = ["accelerate", "launch", "--config_file", str(READY_MADE / f"{name}.yaml")]
     words += [*options, "--num_processes=2", "-m", "launcher", "train", str(recipe), *TINY]
     return subprocess.Popen(
-        words, cwd=ROOT, env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        words,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 

@@ -123,8 +123,13 @@ def test_a_reader_that_has_gone_is_no_mistake(folder: Path, arguments: list[str]
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "launcher", command, place], cwd=ROOT, env=environment(),
-        stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+        [sys.executable, "-m", "launcher", command, place],
+        cwd=ROOT,
+        env=environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

@@ -40,8 +40,14 @@ def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert status == 0, output
     recipe = write_recipe(folder, shards, "full", start_from=str(folder / "run-coarse"))
     status, output = organza(
-        "train", recipe, "--model.ngf=2", "--model.num_scales=3", "--model.fix_global=8",
-        "--model.memory=halves", "--backend.world=2", launch=2,
+        "train",
+        recipe,
+        "--model.ngf=2",
+        "--model.num_scales=3",
+        "--model.fix_global=8",
+        "--model.memory=halves",
+        "--backend.world=2",
+        launch=2,
     )
     assert status == 0 and "Started from" in output and "Finished" in output, output
     return folder
@@ -66,8 +72,15 @@ def test_the_walk_leaves_what_a_user_looks_for(runs: Path) -> None:
     for run in (runs / "run-coarse", runs / "run-full"):
         found = {path.name for path in run.iterdir()}
         assert found - {".lock"} == {
-            "attempts.jsonl", "board", "checkpoints", "config.yaml", "configs", "heartbeats",
-            "metrics.jsonl", "outcome.json", "versions.json",
+            "attempts.jsonl",
+            "board",
+            "checkpoints",
+            "config.yaml",
+            "configs",
+            "heartbeats",
+            "metrics.jsonl",
+            "outcome.json",
+            "versions.json",
         }
         assert find(run).progress.images == 24
         assert yaml.safe_load((run / "config.yaml").read_text())["schedule"]["constant"] == 12
@@ -139,10 +152,19 @@ SHORT = {"schedule": {"constant": 4, "decay": 0}, "cadence": {"log": 2, "picture
         ["--model.encoder=true", "--model.encoder_ngf=4", "--model.num_encoder_downsamples=2"],
         ["--model.edges=false", "--model.gan_loss=hinge", "--precision=bf16", "--optim.clip=1"],
         ["--model.gan_loss=bce", "--precision=fp16", "--batch.micro=1", "--model.lambda_feat=0"],
-        ["--data.preprocess.mode=resize_and_crop", "--data.preprocess.load_size=[40, 72]",
-         "--data.preprocess.crop_size=[32, 64]", "--model.memory=whole+strips"],
-        ["--data.preprocess.mode=scale_width", "--data.preprocess.load_size=50",
-         "--model.encoder=true", "--model.encoder_ngf=4", "--model.num_encoder_downsamples=3"],
+        [
+            "--data.preprocess.mode=resize_and_crop",
+            "--data.preprocess.load_size=[40, 72]",
+            "--data.preprocess.crop_size=[32, 64]",
+            "--model.memory=whole+strips",
+        ],
+        [
+            "--data.preprocess.mode=scale_width",
+            "--data.preprocess.load_size=50",
+            "--model.encoder=true",
+            "--model.encoder_ngf=4",
+            "--model.num_encoder_downsamples=3",
+        ],
     ],
     ids=["encoder", "hinge-bf16-clip", "bce-fp16-accumulation", "resized", "encoder-padded"],
 )
@@ -170,13 +192,18 @@ def test_pictures_are_translated_to_pictures_with_a_perceptual_loss(tmp_path: Pa
     assert status == 0, output
     save_file(Vgg("vgg16").state_dict(), tmp_path / "vgg16.safetensors")
     status, output = organza(
-        "train", write_recipe(tmp_path, tmp_path / "pairs", **SHORT), "--model.condition=rgb",
-        "--model.edges=false", "--model.lambda_vgg=0.1", "--model.vgg=vgg16",
+        "train",
+        write_recipe(tmp_path, tmp_path / "pairs", **SHORT),
+        "--model.condition=rgb",
+        "--model.edges=false",
+        "--model.lambda_vgg=0.1",
+        "--model.vgg=vgg16",
         f"--model.vgg_weights={tmp_path / 'vgg16.safetensors'}",
     )
     assert status == 0 and "G/vgg" in output, output
-    status, output = organza("translate", tmp_path / "run-coarse", tmp_path / "source",
-                             tmp_path / "out")
+    status, output = organza(
+        "translate", tmp_path / "run-coarse", tmp_path / "source", tmp_path / "out"
+    )
     assert status == 0 and len(list((tmp_path / "out").iterdir())) == 2, output
 
 
@@ -317,9 +344,7 @@ def test_a_finished_run_stays_as_it_is(runs: Path) -> None:
         ("--data.preprocess.flip=false", "data.preprocess.flip was True in"),
     ],
 )
-def test_another_run_in_the_same_folder_is_refused(
-    runs: Path, override: str, message: str
-) -> None:
+def test_another_run_in_the_same_folder_is_refused(runs: Path, override: str, message: str) -> None:
     status, output = organza("train", runs / "coarse.yaml", override)
     assert status == 2 and message in output and "run_dir" in output, output
 

@@ -11,8 +11,11 @@ from rich.console import Console
 from launcher.run.terminal import Terminal
 from trainers.checkpoints.checkpoint import Progress
 
-LOSSES = {f"{phase}/{name}_{side}": 0.123456 for phase, name in (
-    ("D", "fake"), ("D", "real"), ("G", "cycle"), ("G", "gan"), ("G", "idt")) for side in "AB"}
+LOSSES = {
+    f"{phase}/{name}_{side}": 0.123456
+    for phase, name in (("D", "fake"), ("D", "real"), ("G", "cycle"), ("G", "gan"), ("G", "idt"))
+    for side in "AB"
+}
 
 
 @pytest.mark.parametrize("width", [60, 80, 300])

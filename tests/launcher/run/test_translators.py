@@ -359,6 +359,9 @@ def test_a_gradient_penalty_needs_pictures_of_one_size(data: Path, tmp_path: Pat
     for mode, loss, refused in (("none", "wgangp", 1), ("none", "lsgan", 0), ("crop", "wgangp", 0)):
         given = {"data.preprocess.mode": mode, "model.gan_loss": loss}
         config = load(recipe, given)
-        with pytest.raises(ConfigError, match="2 sizes .*40x36, 48x36.* that crops") \
-                if refused else nullcontext():
+        with (
+            pytest.raises(ConfigError, match="2 sizes .*40x36, 48x36.* that crops")
+            if refused
+            else nullcontext()
+        ):
             check_data(config, sources_of(config), micro_batch=1)

@@ -15,13 +15,28 @@ from trainers.checkpoints.checkpoint import find
 def deepspeed(hostfile: Path, *arguments: object) -> tuple[int, str]:
     """Exit status and output of the command under `deepspeed`, as on a node without ssh."""
     command = [
-        "deepspeed", "--hostfile", str(hostfile), "--no_ssh", "--node_rank", "0",
-        "--master_addr", "127.0.0.1", "--master_port", str(free_port()),
-        "--module", "launcher", *map(str, arguments),
+        "deepspeed",
+        "--hostfile",
+        str(hostfile),
+        "--no_ssh",
+        "--node_rank",
+        "0",
+        "--master_addr",
+        "127.0.0.1",
+        "--master_port",
+        str(free_port()),
+        "--module",
+        "launcher",
+        *map(str, arguments),
     ]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment() | {"DS_ACCELERATOR": "cpu"}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240,
+        command,
+        cwd=ROOT,
+        env=environment() | {"DS_ACCELERATOR": "cpu"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=240,
     )
     return done.returncode, done.stdout
 

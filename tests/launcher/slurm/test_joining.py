@@ -125,10 +125,16 @@ def pair(*runs: Path) -> list[tuple[int, str]]:
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
         place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         command = [sys.executable, "-m", "launcher", "join", str(run)]
-        tasks.append(subprocess.Popen(
-            command, cwd=ROOT, env=environment() | place, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        ))
+        tasks.append(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment() | place,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        )
     outputs = [task.communicate(timeout=60)[0] for task in tasks]
     return [(task.returncode, output) for task, output in zip(tasks, outputs, strict=True)]
 
@@ -159,8 +165,12 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(tmp_path: Path) -> Non
         ({"SLURM_NTASKS": "2"}, [], "put `srun` in front of the command"),
         (
             {
-                "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
-                "SLURM_NODEID": "0", "SLURM_NTASKS": "2", "SLURM_JOB_NODELIST": "n1",
+                "SLURM_STEP_ID": "0",
+                "SLURM_PROCID": "0",
+                "SLURM_LOCALID": "0",
+                "SLURM_NODEID": "0",
+                "SLURM_NTASKS": "2",
+                "SLURM_JOB_NODELIST": "n1",
                 "SLURM_TASKS_PER_NODE": "2",
             },
             ["--launch=torchrun", "--ranks=2"],
@@ -173,7 +183,11 @@ def test_what_cannot_work_is_refused(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "launcher", "join", str(tmp_path), *options],
-        cwd=ROOT, env=environment() | variables, capture_output=True, text=True, timeout=60,
+        cwd=ROOT,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode in (1, 2) and message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
@@ -184,15 +198,22 @@ def test_deepspeed_s_extra_argument_is_no_mistake() -> None:
     assert status == 0 and "gan: pix2pix" in output, output
 
 
-@pytest.mark.parametrize(("end", "last"), [
-    ("sentence", "organza (rank 3): out of paper"),
-    ("traceback", "organza (rank 3): KeyError: 'lost' (traceback in"),
-])
+@pytest.mark.parametrize(
+    ("end", "last"),
+    [
+        ("sentence", "organza (rank 3): out of paper"),
+        ("traceback", "organza (rank 3): KeyError: 'lost' (traceback in"),
+    ],
+)
 def test_a_rank_s_last_words_are_in_both_logs(tmp_path: Path, end: str, last: str) -> None:
     variables = {"RANK": "3", "SLURMD_NODENAME": "n2"}
     done = subprocess.run(
         [sys.executable, "-c", DIVERTED, str(tmp_path / "logs"), end],
-        cwd=ROOT, env=environment() | variables, capture_output=True, text=True, timeout=60,
+        cwd=ROOT,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     own = (tmp_path / "logs" / "n2-rank00003.log").read_text()
     assert "only for me" in own and "from a library" in own

@@ -38,8 +38,12 @@ def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command, as on a machine without SLURM."""
     words = ["submit", *map(str, arguments)]
     return subprocess.run(
-        [sys.executable, "-m", "launcher", *words], cwd=ROOT, text=True, capture_output=True,
-        env=environment() | {"PATH": "/nowhere"}, timeout=60,
+        [sys.executable, "-m", "launcher", *words],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=environment() | {"PATH": "/nowhere"},
+        timeout=60,
     )
 
 

@@ -19,8 +19,16 @@ from launcher.status.job_file import Submission
 from launcher.status.monitoring import duration
 from launcher.status.run_state import Jobs, last_row, observe
 
-ROW = {"step": 50, "images": 100, "speed/images_per_s": 3.14159, "G/gan": 0.5, "D/real": 1.25,
-       "lr/G": 2e-4, "memory/peak_gib": 1.0, "grad_norm/G": 3.0}
+ROW = {
+    "step": 50,
+    "images": 100,
+    "speed/images_per_s": 3.14159,
+    "G/gan": 0.5,
+    "D/real": 1.25,
+    "lr/G": 2e-4,
+    "memory/peak_gib": 1.0,
+    "grad_norm/G": 3.0,
+}
 
 
 class NoJobs(Jobs):
@@ -111,9 +119,7 @@ def test_epochs_leave_the_total_open(run: Path) -> None:
     assert observe(run, NoJobs()).total is None
 
 
-def test_runs_lists_all_runs_below_a_folder(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_lists_all_runs_below_a_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = run.parent / "sweeps" / "lr" / "000"
     other.mkdir(parents=True)
     (other / "config.yaml").write_text("schedule: {constant: 10, decay: 0}\n")

@@ -73,8 +73,9 @@ def test_weights_are_taken_from_a_state_dict(vgg: Vgg) -> None:
     given = {key: value.half() for key, value in vgg.state_dict().items()}
     given["classifier.6.bias"] = torch.zeros(1000)
     loaded = vgg_from("vgg19", given).state_dict()
-    assert all(torch.equal(loaded[key], value.half().float()) for key, value in
-               vgg.state_dict().items())
+    assert all(
+        torch.equal(loaded[key], value.half().float()) for key, value in vgg.state_dict().items()
+    )
 
 
 def test_weights_that_do_not_fit(vgg: Vgg) -> None:

@@ -101,5 +101,9 @@ def test_recomputed_slices_of_the_perceptual_network() -> None:
 def test_the_presets_are_ordered_by_what_they_recompute() -> None:
     assert list(PRESETS) == list(get_args(Memory))
     assert [preset.generator for preset in PRESETS.values()] == [
-        "none", "blocks", "halves", "halves", "whole"
+        "none",
+        "blocks",
+        "halves",
+        "halves",
+        "whole",
     ]

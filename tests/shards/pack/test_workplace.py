@@ -21,8 +21,13 @@ def test_what_another_process_finished_meanwhile_is_not_touched(packed, labels_s
     out = Path(shutil.copytree(packed.store.path, tmp_path / "set"))
     (out / ".pack").mkdir()  # as the other process removes it last
     plan = make_plan(
-        labels_source, out, layout="auto", split="train", num_labels=None,
-        shard_bytes=2**20, storing=Storing(),
+        labels_source,
+        out,
+        layout="auto",
+        split="train",
+        num_labels=None,
+        shard_bytes=2**20,
+        storing=Storing(),
     )
     before = contents(out)
     refused = pytest.raises(DataError, match="was packed by another process meanwhile")

@@ -71,14 +71,20 @@ CONVERTED = {
     "grey": (encoded(GREY), "grey", repeated(GREY)),
     "1-bit grey": (encoded(ONE_BIT), "grey", repeated(ONE_BIT * np.uint8(255))),
     "4-bit grey": (png(IDS, 4, 0), "grey", repeated(np.stack([IDS >> 4, IDS & 15], 2) * 17)),
-    "grey + alpha": (png(with_alpha(GREY[..., None], 255), 8, 4), "grey with opaque alpha",
-                     repeated(GREY)),
+    "grey + alpha": (
+        png(with_alpha(GREY[..., None], 255), 8, 4),
+        "grey with opaque alpha",
+        repeated(GREY),
+    ),
     "palette": (png(IDS, 8, 3, PALETTE_CHUNK), "paletted", PALETTE[IDS]),
     "RGBA": (png(with_alpha(PHOTO, 255), 8, 6), "RGB with opaque alpha", PHOTO),
     "16-bit grey": (png(DEEP[..., 0], 16, 0), "16-bit grey", repeated(DEEP[..., 0] >> 8)),
     "16-bit RGB": (png(flat(DEEP), 16, 2), "16-bit RGB", DEEP >> 8),
-    "16-bit grey + alpha": (png(with_alpha(DEEP[..., :1], 65535), 16, 4),
-                            "16-bit grey with opaque alpha", repeated(DEEP[..., 0] >> 8)),
+    "16-bit grey + alpha": (
+        png(with_alpha(DEEP[..., :1], 65535), 16, 4),
+        "16-bit grey with opaque alpha",
+        repeated(DEEP[..., 0] >> 8),
+    ),
     "16-bit RGBA": (png(with_alpha(DEEP, 65535), 16, 6), "16-bit RGB with opaque alpha", DEEP >> 8),
 }
 """Case -> file, what the census calls it, its pixels: 16 bits keep the upper 8, nothing rounds."""
@@ -197,13 +203,19 @@ REFUSED = {
     "grey transparency": ("a", png(with_alpha(GREY[..., None], 0), 8, 4), "48 transparent pixels"),
     "16-bit transparency": ("a", png(with_alpha(DEEP, 999), 16, 6), "48 transparent pixels"),
     "a transparent colour": (
-        "a", png(IDS, 8, 0, (b"tRNS", struct.pack(">H", IDS[0, 0]))), "transparent pixels"
+        "a",
+        png(IDS, 8, 0, (b"tRNS", struct.pack(">H", IDS[0, 0]))),
+        "transparent pixels",
     ),
     "a transparent entry of the palette": (
-        "a", png(IDS, 8, 3, PALETTE_CHUNK, (b"tRNS", bytes(35))), "48 transparent pixels"
+        "a",
+        png(IDS, 8, 3, PALETTE_CHUNK, (b"tRNS", bytes(35))),
+        "48 transparent pixels",
     ),
     "a transparent 16-bit colour": (
-        "a", png(flat(DEEP), 16, 2, (b"tRNS", bytes(6))), "marks a 16-bit colour as transparent"
+        "a",
+        png(flat(DEEP), 16, 2, (b"tRNS", bytes(6))),
+        "marks a 16-bit colour as transparent",
     ),
     "print colours": ("a", encoded(PHOTO, "JPEG", "CMYK"), "colour mode CMYK"),
     "text": ("image", b"hello, I am a text", "not a PNG, JPEG or WebP image"),

@@ -108,8 +108,11 @@ def test_files_that_are_right_already_still_make_another_set(tmp_path):
     pack(tmp_path / "source", tmp_path / "out", layout="side-by-side", workers=1)
     with pytest.raises(DataError, match="with other options"):
         pack(
-            tmp_path / "source", tmp_path / "out", layout="side-by-side",
-            storing=Storing(KINDS[0]), workers=1,
+            tmp_path / "source",
+            tmp_path / "out",
+            layout="side-by-side",
+            storing=Storing(KINDS[0]),
+            workers=1,
         )
 
 
@@ -128,8 +131,12 @@ def test_shards_kept_from_an_interrupted_run_are_of_the_same_option(large_source
     for out, first in (("kept", jpeg), ("other", None), ("better", Photos("jpeg", 51))):
         with pytest.raises(KeyboardInterrupt):
             pack(
-                source, tmp_path / out, shard_mib=1,
-                storing=Storing(first), workers=1, progress=stop_at_two,
+                source,
+                tmp_path / out,
+                shard_mib=1,
+                storing=Storing(first),
+                workers=1,
+                progress=stop_at_two,
             )
         shards = sorted((tmp_path / out).glob("*.tar"))
         times = [path.stat().st_mtime_ns for path in shards]
@@ -167,9 +174,12 @@ def test_a_picture_too_wide_for_the_format_is_a_sentence():
 
 
 @pytest.mark.parametrize(
-    "options, expected", [(("png", 95), "photos=png: choose keep, jpeg or webp"),
-                          (("jpeg", 0), "quality=0: choose 1 to 100"),
-                          (("webp", 101), "quality=101: choose 1 to 100")]
+    "options, expected",
+    [
+        (("png", 95), "photos=png: choose keep, jpeg or webp"),
+        (("jpeg", 0), "quality=0: choose 1 to 100"),
+        (("webp", 101), "quality=101: choose 1 to 100"),
+    ],
 )
 def test_options_that_are_none(options, expected):
     with pytest.raises(DataError, match=expected):

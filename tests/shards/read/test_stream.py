@@ -126,9 +126,7 @@ def test_pairs(tmp_path):
     skipped=st.integers(0, 3),
 )
 @settings(max_examples=25, deadline=None)
-def test_any_world_and_any_resume_give_the_same_samples(
-    packed, world, micro_batch, start, skipped
-):
+def test_any_world_and_any_resume_give_the_same_samples(packed, world, micro_batch, start, skipped):
     steps = 4
     whole = samples_of(load(packed, steps, global_batch=12, start=start), steps)
     resumed = load(
@@ -148,9 +146,7 @@ def test_any_world_and_any_resume_give_the_same_samples(
 def test_each_epoch_holds_each_sample_once_over_ranks(packed, start_epoch, global_batch, world):
     global_batch *= world
     steps = -(-2 * 13 // global_batch)
-    ranks = load(
-        packed, steps, world=world, global_batch=global_batch, start=13 * start_epoch
-    )
+    ranks = load(packed, steps, world=world, global_batch=global_batch, start=13 * start_epoch)
     keys = [key for key, _ in samples_of(ranks, steps)]
     for epoch in range(2):
         assert Counter(keys[13 * epoch : 13 * (epoch + 1)]) == Counter(packed.keys)
@@ -222,8 +218,14 @@ def test_damage_reaches_the_trainer_as_one_sentence(packed, tmp_path, workers):
     offset = packed.index["label"].offsets[packed.keys.index(bad)]
     flip_byte(copy / "000000.tar", int(offset) + 20)
     stream = batches(
-        [Source(open_shards(copy), order)], CROP, global_batch=1, micro_batch=1,
-        rank=0, world=1, workers=workers, seed=0,
+        [Source(open_shards(copy), order)],
+        CROP,
+        global_batch=1,
+        micro_batch=1,
+        rank=0,
+        world=1,
+        workers=workers,
+        seed=0,
     )
     assert [batch["keys"] for batch in islice(stream, 7)] == [[key] for key in good]
     with pytest.raises(DataError) as caught:
@@ -246,8 +248,14 @@ def test_shared_memory_is_measured():
 def test_a_killed_worker_is_a_sentence(packed):
     before = descendants(os.getpid())
     stream = batches(
-        [Source(packed, FullOrder([13], 0))], CROP, global_batch=1, micro_batch=1, rank=0, world=1,
-        workers=1, seed=0,
+        [Source(packed, FullOrder([13], 0))],
+        CROP,
+        global_batch=1,
+        micro_batch=1,
+        rank=0,
+        world=1,
+        workers=1,
+        seed=0,
     )
     next(stream)
     for pid in workers_among(descendants(os.getpid()) - before):

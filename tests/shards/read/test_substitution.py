@@ -33,9 +33,7 @@ def damaged(packed: ShardSet, folder: Path, samples: Sequence[int]) -> ShardSet:
     return open_shards(folder)
 
 
-def load(
-    shard_set: ShardSet, num_samples: int, report=None, **options
-) -> list[tuple[str, Batch]]:
+def load(shard_set: ShardSet, num_samples: int, report=None, **options) -> list[tuple[str, Batch]]:
     """(key, batch of one) by position."""
     options = {"rank": 0, "world": 1, "workers": 0, "seed": 3, "global_batch": 1} | options
     reported = {"report": report} if report else {}
@@ -80,12 +78,8 @@ def test_ranks_and_resumed_runs_draw_the_same_replacements(packed, tmp_path):
     alone = [key for key, _ in load(copy, 24, global_batch=4, substitutes=3)]
     later = load(copy, 12, global_batch=4, substitutes=3, start=12)
     assert [key for key, _ in later] == alone[12:]
-    ranks = [
-        load(copy, 12, global_batch=4, substitutes=3, rank=rank, world=2) for rank in range(2)
-    ]
-    steps = [
-        key for step in range(6) for rank in ranks for key, _ in rank[2 * step : 2 * step + 2]
-    ]
+    ranks = [load(copy, 12, global_batch=4, substitutes=3, rank=rank, world=2) for rank in range(2)]
+    steps = [key for step in range(6) for rank in ranks for key, _ in rank[2 * step : 2 * step + 2]]
     assert steps == alone
 
 

@@ -71,7 +71,10 @@ def test_each_domain_is_a_set_and_domains_json_lists_them(unpaired_source, whole
 def test_workers_change_no_byte_and_progress_counts_all_domains(unpaired_source, whole, tmp_path):
     reports = []
     sets = pack(
-        unpaired_source, tmp_path / "out", shard_mib=1, workers=2,
+        unpaired_source,
+        tmp_path / "out",
+        shard_mib=1,
+        workers=2,
         progress=lambda *report: reports.append(report),
     )
     assert contents(tmp_path / "out") == contents(whole)
@@ -172,8 +175,10 @@ def test_a_bad_file_is_named_and_leaves_no_list(unpaired_source, tmp_path):
 def test_sets_of_an_interrupted_run_on_other_folders_are_not_mixed_in(tmp_path):
     (tmp_path / "out/.pack").mkdir(parents=True)
     (tmp_path / "out/C").mkdir()
-    for source in (domain_source(tmp_path / "source", trainA=1, trainB=1),
-                   label_source(tmp_path / "labels", 1)):
+    for source in (
+        domain_source(tmp_path / "source", trainA=1, trainB=1),
+        label_source(tmp_path / "labels", 1),
+    ):
         with pytest.raises(DataError, match="out/C is no part of what is packed into .*delete it"):
             pack(source, tmp_path / "out", workers=1)
     (tmp_path / "out/C").rmdir()

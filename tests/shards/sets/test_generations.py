@@ -100,7 +100,8 @@ def test_only_what_is_wanted_takes_the_place_of_a_set(packed, labels_source, oth
     assert third.fingerprint == packed.fingerprint == open_shards(copy).fingerprint
     assert third.store.path == copy / "generation-000003"
     assert {name: data for name, data in contents(copy).items() if name in before} == {
-        **before, CURRENT_FILE: (copy / CURRENT_FILE).read_bytes()
+        **before,
+        CURRENT_FILE: (copy / CURRENT_FILE).read_bytes(),
     }
 
 

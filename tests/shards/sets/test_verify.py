@@ -35,9 +35,7 @@ def copy(three_shards: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_whole_set(three_shards, workers):
     reports = []
-    summary = verify(
-        three_shards, workers=workers, progress=lambda *report: reports.append(report)
-    )
+    summary = verify(three_shards, workers=workers, progress=lambda *report: reports.append(report))
     assert summary.problems == ()
     assert (summary.num_samples, summary.num_shards) == (5, 3)
     assert summary.num_bytes == sum(path.stat().st_size for path in three_shards.glob("*.tar"))

@@ -72,7 +72,8 @@ def test_auto_takes_no_folder_for_classes_or_side_by_side(tmp_path):
 def test_pictures_of_domains_keep_their_names_and_their_nested_folders(tmp_path):
     put(tmp_path, "trainA/x_leftImg8bit.png", "trainB/aachen/x_gtFine_color.png", "trainB/v1.2.png")
     assert keys_of(tmp_path, "unpaired") == {
-        "A": ["x_leftImg8bit"], "B": ["aachen/x_gtFine_color", "v1_2"]
+        "A": ["x_leftImg8bit"],
+        "B": ["aachen/x_gtFine_color", "v1_2"],
     }
 
 
@@ -140,7 +141,8 @@ def test_side_by_side_files_lie_in_the_split_or_in_the_source(tmp_path, split, f
     put(tmp_path, f"{folder}2.png", f"{folder}1.png", "more/3.png")
     records = find_records(tmp_path, "side-by-side", split)
     assert [(record.key, list(record.files)) for record in records] == [
-        ("1", ["ab"]), ("2", ["ab"])
+        ("1", ["ab"]),
+        ("2", ["ab"]),
     ]
 
 
@@ -213,7 +215,8 @@ def test_cityscapes_own_tree_gives_the_records_of_labels(tmp_path, inst):
     assert choose_layout(source, "auto", "train") == "labels"
     records = find_records(source, "auto", "val")
     assert [record.key for record in records] == [
-        "aachen/aachen_000000_000019", "aachen/aachen_000001_000019"
+        "aachen/aachen_000000_000019",
+        "aachen/aachen_000001_000019",
     ]
     names = {member: path.name for member, path in records[0].files.items()}
     stem = "aachen_000000_000019"
@@ -251,9 +254,15 @@ def test_cityscapes_maps_are_translated_with_or_without_photos(tmp_path, inst):
 @pytest.mark.parametrize(
     "split, folder",
     [
-        ("train", "train"), ("train", "training"), ("train", "train2017"),
-        ("val", "val"), ("val", "validation"), ("val", "val2017"),
-        ("test", "test"), ("validation", "validation"), ("unlabeled2017", "unlabeled2017"),
+        ("train", "train"),
+        ("train", "training"),
+        ("train", "train2017"),
+        ("val", "val"),
+        ("val", "validation"),
+        ("val", "val2017"),
+        ("test", "test"),
+        ("validation", "validation"),
+        ("unlabeled2017", "unlabeled2017"),
     ],
 )
 def test_label_folders_of_ade20k_and_coco(tmp_path, maps, split, folder):

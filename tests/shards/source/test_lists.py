@@ -44,8 +44,12 @@ def read(file: Path, layout: str = "auto", split: str = "train") -> dict[str, di
 def test_a_list_packs_to_the_bytes_of_the_folders_that_it_names(kind, packed, tmp_path):
     source = label_source(tmp_path / "source", 13)
     rows = [
-        {"image": f"train_img/{n:03d}.png", "label": f"train_label/{n:03d}.png",
-         "key": f"{n:03d}", "inst": f"train_inst/{n:03d}.png"}
+        {
+            "image": f"train_img/{n:03d}.png",
+            "label": f"train_label/{n:03d}.png",
+            "key": f"{n:03d}",
+            "inst": f"train_inst/{n:03d}.png",
+        }
         for n in reversed(range(13))
     ]
     file = source / f"list.{kind}"
@@ -82,7 +86,8 @@ def test_the_columns_tell_the_layout(folder, header, layout, members):
 def test_a_key_is_the_first_members_path_unless_given(folder):
     file = write(folder, "\ufeffb,a\ny/1.jpg,x/1.png\ny/2.jpg,x/2.v2.png\n")
     assert read(file) == {
-        "x/1": {"a": "x/1.png", "b": "y/1.jpg"}, "x/2_v2": {"a": "x/2.v2.png", "b": "y/2.jpg"}
+        "x/1": {"a": "x/1.png", "b": "y/1.jpg"},
+        "x/2_v2": {"a": "x/2.v2.png", "b": "y/2.jpg"},
     }
     file = write(folder, '{"ab": "x/1.png", "key": "é/v1.2"}', "list.jsonl")
     assert read(file) == {"é/v1_2": {"ab": "x/1.png"}}
@@ -116,7 +121,9 @@ BROKEN = {
     "a name twice": ("list.jsonl", '{"ab": "1", "ab": "2"}', "line 1 is no JSON: a name is given"),
     "too few cells": ("list.csv", "a,b\nx/1.png,y/1.jpg\nx/1.png\n", "line 3 has 1 cells"),
     "another line's names": (
-        "list.jsonl", '{"ab": "x/1.png"}\n{"image": "x/1.png"}', "line 2 has the columns image, but"
+        "list.jsonl",
+        '{"ab": "x/1.png"}\n{"image": "x/1.png"}',
+        "line 2 has the columns image, but",
     ),
     "a nothing": ("list.csv", "a,b\nx/1.png,\n", "line 2: '' is no b"),
     "a number": ("list.jsonl", '{"ab": 5}', "line 1: 5 is no ab"),
@@ -127,10 +134,14 @@ BROKEN = {
     "no object": ("list.jsonl", '["x/1.png"]', "line 1 is no JSON object"),
     "a deep nest": ("list.jsonl", "[" * 100_000, "line 1 is no JSON"),
     "a key twice": (
-        "list.csv", "ab\nx/1.png\ny/1.jpg\nx/1.png\n", "line 4: the key 'x/1' is that of line 2"
+        "list.csv",
+        "ab\nx/1.png\ny/1.jpg\nx/1.png\n",
+        "line 4: the key 'x/1' is that of line 2",
     ),
     "a key like another": (
-        "list.csv", "ab,key\nx/1.png,a.b\nx/1.png,a_b\n", "line 3: the key 'a_b' is that of line 2"
+        "list.csv",
+        "ab,key\nx/1.png,a.b\nx/1.png,a_b\n",
+        "line 3: the key 'a_b' is that of line 2",
     ),
     "a key that leads to the root": ("list.csv", "ab,key\nx/1.png,/a\n", "the key '/a' has"),
     "an absolute path": ("list.csv", "ab\n/etc/passwd\n", "line 2: '/etc/passwd' may lead out"),

@@ -50,14 +50,17 @@ def train_hd(
     """Its global part is frozen up to HD_SWITCH; the ranks see different samples."""
     plan = toy.recipe(total=8, global_batch=2, cadence=AT_THE_END, **changes)
     toy.train(
-        folder, plan, dtype=torch.float32, zero=zero, stop=stop,
-        make_gan=test_pix2pixhd_resume.make_gan, make_stream=apart,
+        folder,
+        plan,
+        dtype=torch.float32,
+        zero=zero,
+        stop=stop,
+        make_gan=test_pix2pixhd_resume.make_gan,
+        make_stream=apart,
     )
 
 
-def apart(
-    backend: Backend, global_batch: int, num_micro: int
-) -> Callable[[int], Iterator[Batch]]:
+def apart(backend: Backend, global_batch: int, num_micro: int) -> Callable[[int], Iterator[Batch]]:
     def stream(position: int) -> Iterator[Batch]:
         while True:
             yield raw_batch(seed=position + backend.rank)
@@ -69,7 +72,10 @@ def apart(
 def train_cycle(folder: Path, zero: int | None = None, **model) -> None:
     plan = toy.recipe(total=12, lr=2e-3, cadence=AT_THE_END)
     toy.train(
-        folder, plan, dtype=torch.float32, zero=zero,
+        folder,
+        plan,
+        dtype=torch.float32,
+        zero=zero,
         make_gan=lambda: test_translators.cycle(**model),
         make_stream=test_translators.make_stream,
     )
@@ -195,9 +201,7 @@ def seat_work(root: str) -> dict[str, int]:
     trainer.step([next(batches)])
     trainer.progress.images = toy.FREEZE_UNTIL
     trainer.seat_phases()
-    held = sum(
-        state["exp_avg"].numel() for state in trainer.seats[0].optimizer.state.values()
-    )
+    held = sum(state["exp_avg"].numel() for state in trainer.seats[0].optimizer.state.values())
     # One process group with the run's own timeout, instead of one that DeepSpeed opens.
     groups = dist.distributed_c10d._world.pg_map
     counts = {

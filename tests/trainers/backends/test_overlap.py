@@ -100,7 +100,10 @@ def compare_work(root: str) -> dict[str, Any]:
         "memory": {
             name: travelling.peak_of_a_step(folder / "memory" / name, options)
             for name, options in (
-                ("plain", {}), ("overlap", OVERLAP), ("bf16", BF16), ("both", BF16 | OVERLAP)
+                ("plain", {}),
+                ("overlap", OVERLAP),
+                ("bf16", BF16),
+                ("both", BF16 | OVERLAP),
             )
         },
     }
@@ -156,10 +159,17 @@ def test_phases_that_build_on_each_other_would_train_otherwise(pair: Any) -> Non
 def test_the_gradients_of_a_phase_are_under_way_while_the_next_computes(pair: Any) -> None:
     _, (first, second) = pair
     assert first["order"] == [
-        "G computes", "D computes", "G's gradient is under way", "G steps", "D steps"
+        "G computes",
+        "D computes",
+        "G's gradient is under way",
+        "G steps",
+        "D steps",
     ]
     assert [event for event in second["order"] if "gradient" not in event] == [
-        "G computes", "D computes", "G steps", "D steps"
+        "G computes",
+        "D computes",
+        "G steps",
+        "D steps",
     ]
 
 

@@ -28,8 +28,17 @@ def test_every_scalar_a_user_looks_for_is_on_the_board(tmp_path: Path) -> None:
     toy.train(tmp_path, toy.recipe(), observers=(Board(tmp_path),))
     board = events(tmp_path)
     assert set(board.Tags()["scalars"]) == {
-        "G/gan", "G/l1", "D/real", "D/fake", "grad_norm/G", "grad_norm/D", "lr/G", "lr/D",
-        "speed/images_per_s", "speed/data_wait_share", "memory/peak_gib",
+        "G/gan",
+        "G/l1",
+        "D/real",
+        "D/fake",
+        "grad_norm/G",
+        "grad_norm/D",
+        "lr/G",
+        "lr/D",
+        "speed/images_per_s",
+        "speed/data_wait_share",
+        "memory/peak_gib",
     }
     assert [event.step for event in board.Scalars("G/l1")] == [4, 8, 12, 16, 20]
     assert "config/text_summary" in board.Tags()["tensors"]

@@ -45,12 +45,14 @@ def test_a_folder_fills_all_networks_from_the_newest_files(tmp_path: Path) -> No
     publish(new, "G_A", tmp_path / "latest_net_D_A.pth")  # this GAN was built without D
     (tmp_path / "notes_net.txt").touch()
     assert {name: file.name for name, file in files_in(tmp_path).items() if name[0] == "G"} == {
-        "G_A": "1000_net_G_A.pth", "G_B": "1000_net_G_B.pth"
+        "G_A": "1000_net_G_A.pth",
+        "G_B": "1000_net_G_B.pth",
     }
     assert sorted(adopt_originals(gan, tmp_path)) == ["G_A", "G_B"]
-    assert all(torch.equal(a, b) for a, b in zip(
-        gan.nets.state_dict().values(), new.nets.state_dict().values(), strict=True
-    ))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(gan.nets.state_dict().values(), new.nets.state_dict().values(), strict=True)
+    )
 
 
 def test_a_published_generator_has_a_name_of_its_own(tmp_path: Path) -> None:
@@ -65,11 +67,14 @@ def test_a_published_generator_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert adopt_originals(gan, file) == ["G_A"]
     assert adopt_originals(gan, file, "G_B") == ["G_B"]
     for name in ("G_A", "G_B"):
-        assert all(torch.equal(a, b) for a, b in zip(
-            gan.nets[name].state_dict().values(),
-            given.nets["G_A"].state_dict().values(),
-            strict=True,
-        ))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(
+                gan.nets[name].state_dict().values(),
+                given.nets["G_A"].state_dict().values(),
+                strict=True,
+            )
+        )
 
 
 def unet() -> GAN:

@@ -154,9 +154,7 @@ def test_generated_code_agrees_in_every_use(precision: torch.dtype | None) -> No
         torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
-def test_without_a_compiler_the_networks_run_as_written(
-    capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_compiler_the_networks_run_as_written(capfd: pytest.CaptureFixture[str]) -> None:
     with no_compiler():
         assert compile_parts(toy.Toy(), "fuse", Backend()).kind == "none"
     (told,) = capfd.readouterr().err.splitlines()
@@ -170,7 +168,7 @@ def test_cuda_graphs_without_a_gpu_are_plain_fusion(capfd: pytest.CaptureFixture
 
 
 def test_what_fails_later_runs_as_written_and_is_told_once(
-    capfd: pytest.CaptureFixture[str]
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     def broken(graph: Any, inputs: Any) -> Callable[..., Any]:
         raise RuntimeError("kernels are out of stock\nand much more text")

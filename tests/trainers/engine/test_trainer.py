@@ -24,8 +24,9 @@ from trainers.schedule import Schedule
 def assert_same(folder: Path, other: Path, tolerance: float = 0.0) -> None:
     ours, theirs = toy.result(folder), toy.result(other)
     if tolerance:  # random state and moments belong to one world size
-        ours, theirs = ({k: v for k, v in r.items() if k.startswith("weights")}
-                        for r in (ours, theirs))
+        ours, theirs = (
+            {k: v for k, v in r.items() if k.startswith("weights")} for r in (ours, theirs)
+        )
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         gap = (tensor.double() - theirs[name].double()).abs().max().item()

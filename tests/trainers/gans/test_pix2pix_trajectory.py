@@ -19,9 +19,7 @@ class Recorded(Pix2Pix):
 
 def test_five_steps_of_the_original() -> None:
     generator = {"num_downsamples": 7, "ngf": 4, "dropout": 0}
-    config = Config(
-        generator=generator, discriminator={"ndf": 8}, test_statistics="running"
-    )
+    config = Config(generator=generator, discriminator={"ndf": 8}, test_statistics="running")
     gan = Recorded(config)
     keys = filled(gan, "p2p")
     walk(gan, keys, recorded("pix2pix"), pair, NAMES)

@@ -116,8 +116,11 @@ def test_the_same_architecture_starts_with_nothing_fresh() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(ngf=8), r"G.trunk.down.0.conv.weight has shape \(8, 6, 7, 7\) in the checkpoint and "
-                      r"\(4, 6, 7, 7\) in this network"),
+        (
+            dict(ngf=8),
+            r"G.trunk.down.0.conv.weight has shape \(8, 6, 7, 7\) in the checkpoint and "
+            r"\(4, 6, 7, 7\) in this network",
+        ),
         (dict(num_labels=6), r"shape \(4, 7, 7, 7\) in the checkpoint and \(4, 6, 7, 7\)"),
         (dict(num_blocks=3), "checkpoint has G.trunk.blocks.2.first.conv.weight, which this"),
         (dict(num_blocks=1), "checkpoint lacks G.trunk.blocks.1.first.conv.weight, which this"),

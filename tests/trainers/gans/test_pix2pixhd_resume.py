@@ -50,9 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("steps", [SWITCH - 1, SWITCH, SWITCH + 1])
-def test_a_resume_around_the_switch_changes_no_bit(
-    whole: Path, tmp_path: Path, steps: int
-) -> None:
+def test_a_resume_around_the_switch_changes_no_bit(whole: Path, tmp_path: Path, steps: int) -> None:
     train(tmp_path, stop=StopAfter(steps))
     frozen = [n for n in find(tmp_path).tensors("optimizers") if "/G.trunk" in n]
     assert bool(frozen) == (steps > SWITCH)

@@ -23,9 +23,7 @@ class Recorded(Pix2PixHD):
         return prepared | {"image": batch["image"]}
 
 
-@pytest.mark.parametrize(
-    ("num_scales", "memory"), [(2, "none"), (3, "none"), (3, "whole+strips")]
-)
+@pytest.mark.parametrize(("num_scales", "memory"), [(2, "none"), (3, "none"), (3, "whole+strips")])
 def test_five_steps_of_the_original(num_scales: int, memory: Memory, vgg_file: Path) -> None:
     expected, stored = recorded(f"pix2pixhd_numD{num_scales}"), arrays("pix2pixhd")
     sizes = dict(ngf=8, num_downsamples=3, num_blocks=3, ndf=8, num_scales=num_scales)

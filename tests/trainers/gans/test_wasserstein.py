@@ -53,8 +53,12 @@ def batch(gan: GAN, first: int = 0, count: int = 2) -> Batch:
 
 
 def train(
-    folder: Path, make_gan: Callable[[], GAN], zero: int | None = None,
-    dtype: torch.dtype = torch.float64, stop: Callable[[], bool] = lambda: False, **changes: object,
+    folder: Path,
+    make_gan: Callable[[], GAN],
+    zero: int | None = None,
+    dtype: torch.dtype = torch.float64,
+    stop: Callable[[], bool] = lambda: False,
+    **changes: object,
 ) -> None:
     gan = make_gan()
 
@@ -120,6 +124,7 @@ def test_zero_equals_ddp(together: Path, zero: int) -> None:
 
 def test_pools_of_one_channel_go_on_bit_for_bit(tmp_path: Path) -> None:
     """One channel is channels_last and contiguous at once; convolutions look at the strides."""
+
     def make_gan() -> GAN:
         critics = PATCH | {"norm": "batch"}  # which are called once for each kind of images
         return cycle(input_nc=1, output_nc=1, discriminator=critics)

@@ -66,7 +66,8 @@ def gathered() -> Clusters:
 def test_small_instances_count_where_there_are_no_others() -> None:
     clusters = gathered()
     assert {label: c.flatten().tolist() for label, c in clusters.centres.items()} == {
-        3: [1.0, -1.0], 5: [4.0]
+        3: [1.0, -1.0],
+        5: [4.0],
     }
 
 
