@@ -81,8 +81,9 @@ class _Desk:
         self.selector.close()
 
     def cannot_listen(self, port: int, error: OSError) -> str:
+        reason = os.strerror(error.errno or 0)
         return (
-            f"Rank 0 on {self.own.host} cannot listen on port {port} ({os.strerror(error.errno)}): "
+            f"Rank 0 on {self.own.host} cannot listen on port {port} ({reason}): "
             "start again, or set MASTER_PORT so that it and the next port are free."
         )
 
@@ -112,6 +113,7 @@ class _Desk:
             if key.fileobj is self.listener:
                 self._accept()
             else:
+                assert isinstance(key.fileobj, socket.socket)
                 found.append(self._read(key.fileobj))
         return [report for report in found if report is not None]
 
@@ -190,10 +192,8 @@ def _server(port: int, backlog: int = 1) -> socket.socket:
 def _tell(connection: socket.socket, verdict: dict[str, object]) -> None:
     with connection:
         connection.settimeout(2.0)
-        try:
+        with suppress(OSError):  # whoever waited has ended already
             connection.sendall(json.dumps(verdict).encode() + b"\n")
-        except OSError:  # whoever waited has ended already
-            pass
 
 
 def _ask(own: Report, meeting: Rendezvous, deadline: float, timeout: float) -> tuple[Report, ...]:

@@ -144,7 +144,7 @@ class RemoteStore(Store):
         return self.location, self.patience  # connections mean nothing to another process
 
     def __setstate__(self, state: tuple[str, Patience]) -> None:
-        self.__init__(*state)
+        RemoteStore.__init__(self, *state)
 
     def _rest(self, name: str, offset: int, size: int) -> int:
         """How many of `size` bytes from `offset` on the file has."""
@@ -160,7 +160,9 @@ class RemoteStore(Store):
 
         ask = getattr(client, method)
         path = client._strip_protocol(f"{self.location}/{name}" if name else self.location)
-        for tries, seconds in enumerate(self.patience.attempts(), 1):
+        tries = 0
+        for seconds in self.patience.attempts():
+            tries += 1
             try:
                 answer = sync(client.loop, ask, path, timeout=seconds, **options)
                 if check is not None:
@@ -255,13 +257,13 @@ def _check_range(response: ClientResponse) -> None:
     if wanted is None:
         return
     start, last = map(int, wanted.groups())
+    length = response.content_length
     if response.status == 206:
-        if response.content_length > last - start + 1:
-            raise EOFError(f"{response.content_length} bytes came instead of {last - start + 1}")
+        if length is not None and length > last - start + 1:
+            raise EOFError(f"{length} bytes came instead of {last - start + 1}")
         if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise EOFError(f"other bytes came: {response.headers.get('Content-Range')}")
         return
-    length = response.content_length
     if start or length is None or length > last + 1:
         raise DataError(
             f"{without_secrets(str(response.url))}: the server sends whole files only (it ignores "

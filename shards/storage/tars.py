@@ -5,7 +5,7 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, NoReturn
+from typing import IO, Literal, NoReturn
 
 from shards.records import DataError
 from shards.storage.store import BLOCK
@@ -43,8 +43,8 @@ def tar_files(file: IO[bytes], where: str) -> Iterator[TarFile]:
     it whose bytes do not lie there in one piece: links, devices, sparse files. Of a `file` that can
     seek, the end is checked too: readers take a tar cut between two files for a shorter one."""
     try:
-        mode = "r:" if file.seekable() else "r|"
-        with tarfile.open(fileobj=file, mode=mode, tarinfo=_Entry) as tar:
+        mode: Literal["r:", "r|"] = "r:" if file.seekable() else "r|"
+        with tarfile.open(None, mode, file, tarinfo=_Entry) as tar:
             for entry in tar:
                 _check_entry(entry)
                 if not entry.isdir():
@@ -75,7 +75,7 @@ class _Entry(tarfile.TarInfo):
     memory, or, of digits, any time."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Entry:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Entry:
         entry = super().frombuf(buf, encoding, errors)
         if entry.type in _HEADERS and not 0 <= entry.size <= MAX_HEADER:
             raise _Unfit(
