@@ -16,6 +16,7 @@ from cluster.errors import ClusterError
 from cluster.slurm import queries
 from cluster.start import rendezvous
 from cluster.start.preflight import preflight
+from cluster.start.token import token_of
 from cluster.start.topology import topology
 from cluster.watch import claim
 from launcher.doctor.data_checks import cache, data
@@ -132,7 +133,7 @@ def peers(config: Config) -> Iterator[Finding]:
     if where.world.size == 1:
         return
     own = facts()
-    reports = preflight(where.world, rendezvous.rendezvous(where), own)
+    reports = preflight(where.world, rendezvous.rendezvous(where), own, token_of(config.run_dir))
     hosts = list(dict.fromkeys(report.host for report in reports))
     skew = max((report.clock for report in reports), key=abs)
     yield Finding("peers", f"{len(reports)} ranks on {', '.join(hosts)} reach rank 0")

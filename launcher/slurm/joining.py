@@ -22,6 +22,7 @@ from cluster.start.rendezvous import (
     rendezvous,
     worker_environment,
 )
+from cluster.start.token import token_of
 from cluster.start.topology import Topology, topology
 from cluster.text_files import replace_text
 from cluster.watch import attempts
@@ -50,7 +51,7 @@ def join(run: Path, launch: str, ranks: int) -> int:
         check_one_task_per_node(where, launch)
     meeting = rendezvous(where)
     config = {"the configuration": config_fingerprint(run / "config.yaml")}
-    preflight(where.world, meeting, facts() | config)
+    preflight(where.world, meeting, facts() | config, secret(where, run))
     if signals.held():  # nothing is begun that could be saved
         return leave(run, signals.held())
     if launch != "rank":
@@ -78,8 +79,15 @@ def meet(where: Topology, config: Config) -> None:
     torchrun and accelerate have an agent on each node, and these have met."""
     meeting = rendezvous(where)
     own = {"the configuration": text_fingerprint(config.to_yaml().encode())}
-    preflight(where.world, meeting, facts() | own, min(config.backend.timeout_s, PATIENCE))
+    token = secret(where, config.run_dir)
+    patience = min(config.backend.timeout_s, PATIENCE)
+    preflight(where.world, meeting, facts() | own, token, patience)
     os.environ.update(worker_environment(where, meeting))
+
+
+def secret(where: Topology, run: Path) -> bytes:
+    """What the run's processes know each other by; a single one meets nobody."""
+    return token_of(run) if where.world.size > 1 else b""
 
 
 def train(resolved: Config) -> int:
