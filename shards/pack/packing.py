@@ -26,7 +26,7 @@ from shards.pack.shard_writer import (
     disk_errors,
     make_shard,
 )
-from shards.pack.workplace import workplace
+from shards.pack.workplace import left_tars, workplace
 from shards.pixels.census import Census, check_label_uses
 from shards.pixels.storing import Storing
 from shards.processes import Progress, run_jobs
@@ -244,8 +244,7 @@ def _commit_set(plan: Plan, planned: PlannedSet, receipts: list[Receipt]) -> Non
         planned.left_out,
     )
     with disk_errors(out):
-        for shard in out.glob("[0-9]*.tar"):
-            if shard not in {job.path for job in jobs}:
-                shard.unlink()  # of an interrupted run on other sources, never committed
+        for shard in left_tars(planned):
+            shard.unlink()
         write_atomically(out / INDEX_FILE, index, out / WORK_FOLDER)
         write_atomically(out / MANIFEST_FILE, manifest, out / WORK_FOLDER)

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from shards.pack.plans import Plan, tar_size
+from shards.pack.plans import Plan, PlannedSet, tar_size
 from shards.pack.shard_writer import WORK_FOLDER, disk_errors
 from shards.records import DataError
 from shards.sets.manifest import MANIFEST_FILE
-from shards.storage.sealed import through_no_link
+from shards.storage.sealed import through_no_link, write_atomically
+
+_TARS = "tars"
+"""In the work folder: names of all tars that may be ours."""
 
 
 @contextmanager
@@ -29,12 +32,19 @@ def workplace(plan: Plan) -> Iterator[Path]:
         if plan.last_file.exists():  # the other process ended between our look and our lock
             raise DataError(f"{out} was packed by another process meanwhile: look at it first")
         _check_strangers(plan)
+        strange = [tar for planned in plan.sets for tar in strange_tars(planned)]
+        if strange:
+            raise DataError(
+                f"{strange[0]} was not packed here: move it elsewhere, or choose another folder"
+            )
         folders = {work, *(planned.out / WORK_FOLDER for planned in plan.sets)}
         with disk_errors(out):
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
                 for stale in folder.glob("*.tmp"):
                     stale.unlink()
+            for planned in plan.sets:
+                _remember(planned)
             for planned in plan.sets:  # one finished set of several would be changed again
                 (planned.out / MANIFEST_FILE).unlink(missing_ok=True)
         _check_space(plan)
@@ -68,6 +78,35 @@ def _check_strangers(plan: Plan) -> None:
                 f"{path} is no part of what is packed into {plan.out}: delete it or choose "
                 f"another folder"
             )
+
+
+def strange_tars(planned: PlannedSet) -> list[Path]:
+    """Tars in the folder of a set that no run of `pack` there has made, or will make."""
+    ours = _remembered(planned) | {job.path.name for job in planned.jobs}
+    return [tar for tar in sorted(planned.out.glob("*.tar")) if tar.name not in ours]
+
+
+def left_tars(planned: PlannedSet) -> list[Path]:
+    """Tars of an interrupted run on other sources, never committed."""
+    ours = _remembered(planned) - {job.path.name for job in planned.jobs}
+    return [planned.out / name for name in sorted(ours) if (planned.out / name).is_file()]
+
+
+def _remembered(planned: PlannedSet) -> set[str]:
+    """Names of the tars that runs of `pack` have been about to write."""
+    work = planned.out / WORK_FOLDER
+    receipts = {path.name.removesuffix(".json") for path in work.glob("*.tar.json")}
+    try:
+        return receipts | {*(work / _TARS).read_text(errors="replace").split()}
+    except FileNotFoundError:
+        return receipts
+
+
+def _remember(planned: PlannedSet) -> None:
+    """Write down what this run is about to write, before it does."""
+    names = sorted(_remembered(planned) | {job.path.name for job in planned.jobs})
+    work = planned.out / WORK_FOLDER
+    write_atomically(work / _TARS, "\n".join(names).encode(), work)
 
 
 def _check_space(plan: Plan) -> None:

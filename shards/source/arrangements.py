@@ -95,7 +95,7 @@ def _label_folders(source: Path, split: str) -> list[Folders]:
     ends = {"label": "label", "inst": "inst", "feat": "feat", "image": "img"}
     own = {member: f"{split}_{end}" for member, end in ends.items()}
     cityscapes = {"label": source / "gtFine" / split, "image": source / "leftImg8bit" / split}
-    if any(cityscapes["label"].rglob("*_gtFine_instanceIds.png")):
+    if _holds(source, cityscapes["label"], "_gtFine_instanceIds.png"):
         cityscapes = {"label": cityscapes["label"], "inst": cityscapes["label"], **cityscapes}
     photos = _split_folder(source / "images", split)
     return [
@@ -106,6 +106,11 @@ def _label_folders(source: Path, split: str) -> list[Folders]:
             for maps in ("annotations", "stuffthingmaps")
         ),
     ]
+
+
+def _holds(source: Path, folder: Path, ending: str) -> bool:
+    """Whether some file below `folder` is called so; DataError if a part cannot be looked into."""
+    return folder.is_dir() and any(p.name.endswith(ending) for p in image_files(source, folder))
 
 
 def _split_folder(folder: Path, split: str) -> Path:

@@ -296,6 +296,7 @@ def test_changed_sources_and_shards_are_packed_anew(large_source, tmp_path):
     os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
     (out / "000001.tar").write_bytes(b"damaged")
     shutil.copy(out / "000002.tar", out / "000777.tar")
+    (out / ".pack" / "000777.tar.json").write_text("{}")  # by a run on more sources
     pack(source, out, shard_mib=1, workers=1)
     fresh = tmp_path / "fresh"
     pack(source, fresh, shard_mib=1, workers=1)

@@ -50,3 +50,25 @@ def test_no_file_of_a_work_folder_is_open_when_it_is_removed(labels_source, tmp_
     pack(labels_source, tmp_path / "set", workers=1)
     index_shards([str(tmp_path / "set")], members={}, workers=1)
     assert removed == [".pack", ".index"]
+
+
+def test_a_tar_of_somebody_else_in_an_interrupted_set_is_not_deleted(labels_source, tmp_path):
+    out = tmp_path / "set"
+    (out / ".pack").mkdir(parents=True)
+    (out / "2024-holiday.tar").write_bytes(b"mine")
+    with pytest.raises(DataError, match="2024-holiday.tar was not packed here: move it elsewhere"):
+        pack(labels_source, out, workers=1)
+    assert contents(out)["2024-holiday.tar"] == b"mine"
+    (out / "2024-holiday.tar").unlink()
+    pack(labels_source, out, workers=1)
+
+
+def test_tars_of_an_interrupted_run_on_other_sources_go(labels_source, tmp_path):
+    out = tmp_path / "set"
+    for number in (7, 8):  # one of them with its receipt, one only about to be written
+        (out / ".pack").mkdir(parents=True, exist_ok=True)
+        (out / f"{number:06d}.tar").write_bytes(b"left")
+    (out / ".pack" / "000007.tar.json").write_text("{}")
+    (out / ".pack" / "tars").write_text("000008.tar")
+    pack(labels_source, out, workers=1)
+    assert [path.name for path in sorted(out.glob("*.tar"))] == ["000000.tar"]

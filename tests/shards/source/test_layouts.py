@@ -12,6 +12,7 @@ import pytest
 
 from shards.indexing.index_domains import domain_folders
 from shards.records import DataError
+from shards.source.arrangements import arrangements
 from shards.source.layouts import find_conditions, find_records, image_keys
 from shards.source.source_files import links_followed
 from tests.shards.sources import label_source, pair_source, save
@@ -260,7 +261,10 @@ def closed_folder() -> Iterator[Path]:
         source.chmod(0o755)
         put(source / "train_A", "1.png", "night/2.png")
         put(source / "train_B", "1.png", "night/2.png")
-        (source / "train_A" / "night").chmod(0)
+        put(source / "gtFine" / "train", "aachen/1.png")
+        closed = (source / "train_A" / "night", source / "gtFine" / "train" / "aachen")
+        for folder in closed:
+            folder.chmod(0)
         root = os.geteuid() == 0
         if root:  # whom no mode keeps out
             os.seteuid(65534)
@@ -269,12 +273,17 @@ def closed_folder() -> Iterator[Path]:
         finally:
             if root:
                 os.seteuid(0)
-            (source / "train_A" / "night").chmod(0o755)
+            for folder in closed:
+                folder.chmod(0o755)
+
+
+def test_what_tells_cityscapes_maps_is_not_passed_over(closed_folder):
+    with pytest.raises(DataError, match="cannot be read .Permission denied.: make it readable"):
+        arrangements(closed_folder, "labels", "train")
 
 
 def test_a_folder_that_cannot_be_looked_into_is_not_passed_over(closed_folder):
-    closed = closed_folder / "train_A" / "night"
-    for layout in ("auto", "pairs"):
+    for layout, closed in (("auto", "gtFine/train/aachen"), ("pairs", "train_A/night")):
         with pytest.raises(DataError, match=f"{closed} cannot be read .Permission denied."):
             find_records(closed_folder, layout)
     with pytest.raises(DataError, match="Permission denied"):
