@@ -27,6 +27,17 @@ def through_no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
+def lock_file(path: Path) -> int:
+    """A descriptor to lock by. The file is its owner's, and that of a group which may write here:
+    whoever can open it could lock it too, and keep the run from starting."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o660)
+    status = os.fstat(descriptor)
+    wanted = 0o660 if status.st_mode & 0o020 else 0o600
+    if status.st_uid == os.geteuid() and status.st_mode & 0o777 != wanted:
+        os.fchmod(descriptor, wanted)
+    return descriptor
+
+
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """A full disk is told without a name, and a draft's name tells nobody anything."""

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.text_files import named, through_no_link
+from cluster.text_files import lock_file, named
 
 LONGEST = 4096
 """Bytes: no name of a holder is longer."""
@@ -58,7 +58,7 @@ def take(run: Path, name: Holder) -> Holder | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + WRITTEN
     while True:
-        descriptor = through_no_link(str(path), os.O_RDWR | os.O_CREAT)
+        descriptor = lock_file(path)
         if locked(descriptor, run):
             with named(path):
                 os.ftruncate(descriptor, 0)

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from cluster.errors import ClusterError
-from cluster.text_files import named, through_no_link
+from cluster.text_files import lock_file, named, through_no_link
 from cluster.watch import attempts, claim
 from cluster.watch.attempts import Attempt
 from launcher.recipe import yaml_files
@@ -55,7 +55,7 @@ def lock(run_dir: Path) -> None:
         holder = claim.take(run_dir, claim.own_name())
         if holder is not None:
             raise ConfigError(claim.refusal(run_dir, holder))
-    descriptor = through_no_link(str(run_dir / ".lock"), os.O_RDWR | os.O_CREAT)
+    descriptor = lock_file(run_dir / ".lock")
     if not claim.locked(descriptor, run_dir):
         raise ConfigError(
             f"Another process is training in run_dir={run_dir}: wait for its end, or choose "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from shards.pack.plans import Plan, PlannedSet, tar_size
 from shards.pack.shard_writer import WORK_FOLDER, disk_errors
 from shards.records import DataError
 from shards.sets.manifest import MANIFEST_FILE
-from shards.storage.sealed import through_no_link, write_atomically
+from shards.storage.sealed import write_atomically
 
 _TARS = "tars"
 """In the work folder: names of all tars that may be ours."""
@@ -54,13 +55,18 @@ def workplace(plan: Plan) -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
+def private(path: str, flags: int) -> int:
+    """An opener of locks: whoever can open the file could lock it too, and keep others waiting."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 def hold(out: Path, work: Path, doing: str) -> IO[str]:
     """Make the folder `work` inside `out`, for this process alone until the lock is closed."""
     with disk_errors(out):
         if work.is_symlink():
             raise DataError(f"{work} is a link, and what is below it not ours: remove it")
         work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w", opener=through_no_link)
+        lock = open(work / "lock", "w", opener=private)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
