@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -20,6 +23,24 @@ def replace_text(path: Path, text: str) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file; OSError for a pipe or device in its place, which might never end, or begin."""
+    with named(path), open(path, "rb", opener=at_once) as file:
+        check_regular(file)
+        return file.read()
+
+
+def check_regular(file: IO[bytes]) -> None:
+    """OSError for what is no file of bytes."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise OSError(errno.EINVAL, "is no file")
+
+
+def at_once(path: str, flags: int) -> int:
+    """An opener that waits for nobody at the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def through_no_link(path: str, flags: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cluster.text_files import named, replace_text, through_no_link
+from cluster.text_files import named, read_bytes, replace_text, through_no_link
 from cluster.watch import heartbeat
 
 RUN = "ORGANZA_RUN"
@@ -63,7 +63,7 @@ class Tries:
 def record(run: Path, attempt: Attempt) -> None:
     """Append a line; one that a crash has cut short stays alone."""
     path = run / "attempts.jsonl"
-    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    whole = not path.exists() or read_bytes(path)[-1:] in (b"", b"\n")
     with named(path), open(path, "a", opener=through_no_link) as file:
         file.write(("" if whole else "\n") + json.dumps(asdict(attempt)) + "\n")
         file.flush()
@@ -73,7 +73,7 @@ def record(run: Path, attempt: Attempt) -> None:
 def attempts(run: Path) -> list[Attempt]:
     """All starts of the run, the oldest first."""
     path = run / "attempts.jsonl"
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    lines = read_bytes(path).decode(errors="replace").splitlines() if path.exists() else []
     return [attempt for line in lines if (attempt := _parse(Attempt, line))]
 
 
@@ -100,7 +100,7 @@ def newest_images(run: Path) -> int:
     last that was written to its end counts."""
     folder = run / "checkpoints"
     try:
-        name = (folder / "latest").read_text(errors="replace").strip()
+        name = read_bytes(folder / "latest").decode(errors="replace").strip()
     except FileNotFoundError:
         name = ""
     if not (name.isascii() and name.isdecimal()):
@@ -151,7 +151,7 @@ def member(sweep: Path, environment: Mapping[str, str] = os.environ) -> Path:
 
 def _read(kind: type, path: Path) -> Any:
     try:
-        return _parse(kind, path.read_text())
+        return _parse(kind, read_bytes(path).decode())
     except (FileNotFoundError, UnicodeDecodeError):
         return None
 

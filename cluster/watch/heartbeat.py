@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from cluster.text_files import replace_text
+from cluster.text_files import read_bytes, replace_text
 
 INTERVAL = 5.0
 """Seconds between two beats."""
@@ -153,7 +153,7 @@ def clear(folder: Path) -> None:
 def current_start(folder: Path) -> str:
     """The start that the run belongs to; "" if nobody watches it."""
     try:
-        return (folder / "start").read_text().strip()
+        return read_bytes(folder / "start").decode().strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return ""
 
@@ -165,7 +165,7 @@ def file_name(rank: int) -> str:
 def _parse(path: Path) -> Beat | None:
     kinds = {"int": int, "str": str, "float": float}
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_bytes(path))
         beat = Beat(**values)
     except (OSError, ValueError, TypeError, RecursionError):
         return None

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from cluster.errors import ClusterError
-from cluster.text_files import lock_file, named, through_no_link
+from cluster.text_files import lock_file, named, read_bytes, through_no_link
 from cluster.watch import attempts, claim
 from cluster.watch.attempts import Attempt
 from launcher.recipe import yaml_files
@@ -175,7 +175,7 @@ def check_place(run_dir: Path) -> None:
 def check_config_file(path: Path) -> None:
     """What is about to be replaced must be a resolved configuration, not a recipe of the user."""
     try:
-        text = path.read_text()
+        text = read_bytes(path).decode()
         written = yaml_files.read(text)
     except FileNotFoundError:
         return

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.text_files import replace_text
+from cluster.text_files import read_bytes, replace_text
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def read(run: Path) -> Submission | None:
     if not path.exists():
         return None
     try:
-        return Submission(**json.loads(path.read_text()))
+        return Submission(**json.loads(read_bytes(path)))
     except (ValueError, TypeError) as error:
         raise ClusterError(f"{path} is damaged ({error}): remove it or submit again.") from error
 

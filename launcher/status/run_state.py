@@ -15,6 +15,7 @@ import yaml
 
 from cluster.errors import ClusterError
 from cluster.slurm import queries
+from cluster.text_files import at_once, check_regular, named, read_bytes
 from cluster.watch import heartbeat
 from cluster.watch.attempts import attempts, newest_images, read_outcome
 from cluster.watch.heartbeat import Beat
@@ -121,7 +122,7 @@ def state(folder: Path, submission: Submission | None, signs: tuple[Sign, ...], 
 def configuration(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     try:
-        tree = yaml_files.read(path.read_text())
+        tree = yaml_files.read(read_bytes(path).decode())
     except OSError as error:
         raise ClusterError(
             f"{folder} is no run folder: it has no config.yaml ({error.strerror})."
@@ -141,7 +142,9 @@ def total_images(config: Mapping[str, Any]) -> int | None:
 def last_row(folder: Path) -> dict[str, Any]:
     """The newest scalars; {} before there are any. A row that is being written is left out."""
     try:
-        with open(folder / "metrics.jsonl", "rb") as file:
+        path = folder / "metrics.jsonl"
+        with named(path), open(path, "rb", opener=at_once) as file:
+            check_regular(file)
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = file.read().splitlines(keepends=True)
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainers.checkpoints.durable_files import read_bytes
 from trainers.errors import TrainingError
 from trainers.gan import GAN
 from trainers.schedule import Plateau
@@ -108,7 +109,7 @@ def pointed_at(folder: Path) -> str:
     """What the pointer names; "" where it is lost. It is data: only a plain name beside it is
     followed."""
     try:
-        return Path((folder / "latest").read_text(errors="replace").strip()).name
+        return Path(read_bytes(folder / "latest").decode(errors="replace").strip()).name
     except (FileNotFoundError, NotADirectoryError):
         return ""
 
@@ -116,7 +117,7 @@ def pointed_at(folder: Path) -> str:
 def read(path: Path) -> Checkpoint:
     """Open one checkpoint folder."""
     try:
-        state = json.loads((path / "state.json").read_text())
+        state = json.loads(read_bytes(path / "state.json"))
     except (OSError, ValueError) as error:
         raise TrainingError(
             f"{path} is not a whole checkpoint ({error}): choose an earlier one beside it."

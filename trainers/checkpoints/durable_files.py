@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +48,19 @@ def named(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file; OSError for a pipe or device in its place, which might never end, or begin."""
+    with named(path), open(path, "rb", opener=at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is no file")
+        return file.read()
+
+
+def at_once(path: str, flags: int) -> int:
+    """An opener that waits for nobody at the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def through_no_link(path: str, flags: int) -> int:

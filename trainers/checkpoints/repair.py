@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from trainers.checkpoints.checkpoint import FILES, numbered, pointed_at, read
-from trainers.checkpoints.durable_files import crc32_of, replace_text
+from trainers.checkpoints.durable_files import crc32_of, read_bytes, replace_text
 from trainers.errors import TrainingError
 
 
@@ -44,7 +44,7 @@ def complaint_about(path: Path) -> str | None:
     except TrainingError as error:
         return str(error)
     try:
-        written = json.loads((path / FILES).read_text())
+        written = json.loads(read_bytes(path / FILES))
         for name, expected in written.items():
             # The list is data, too: only plain names in this folder are followed.
             if expected != crc32_of(path / Path(name).name):

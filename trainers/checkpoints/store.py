@@ -25,6 +25,7 @@ from trainers.checkpoints.checkpoint import (
 from trainers.checkpoints.durable_files import (
     crc32_of,
     fresh,
+    read_bytes,
     replace_text,
     store,
     sync_folder,
@@ -142,7 +143,7 @@ class Store:
 def is_ours(path: Path) -> bool:
     """Whether a folder is a whole checkpoint and nothing else: what people put there is theirs."""
     try:
-        listed = json.loads((path / FILES).read_text())
+        listed = json.loads(read_bytes(path / FILES))
         held = {entry.name for entry in path.iterdir()}
     except (OSError, ValueError, RecursionError):
         return False

@@ -18,6 +18,7 @@ from launcher.status import job_file, monitoring
 from launcher.status.job_file import Submission
 from launcher.status.monitoring import duration
 from launcher.status.run_state import Jobs, last_row, observe
+from tests.launcher.sample import organza
 
 ROW = {
     "step": 50,
@@ -214,3 +215,18 @@ def test_damaged_rows_and_pointers_are_passed_over(run: Path, damage: str) -> No
     (run / "checkpoints" / "latest").write_bytes(b"\xff\xff")
     found = observe(run, NoJobs())
     assert found.images == 104 and found.saved == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "metrics.jsonl", "outcome.json", "checkpoints/latest", "job.json"]
+)
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path, name: str) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("schedule: {constant: 4, decay: 0}\n")
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    for command in (("status", run), ("runs", tmp_path)):
+        status, output = organza(*command)
+        assert status in (0, 1) and "Traceback" not in output, output
+        assert "is no file" in output or "cannot be read" in output or name == "job.json", output
