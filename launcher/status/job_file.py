@@ -50,7 +50,7 @@ def submission(run: Path) -> Submission:
 
 
 def member_folder(sweep: Path, number: int) -> Path:
-    """Where `cluster.attempts.member` looks for it."""
+    """Where `attempts.member` looks for it."""
     return sweep / f"{number:03d}"
 
 

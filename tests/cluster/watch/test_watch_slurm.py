@@ -40,7 +40,7 @@ class Run:
         places = {"run_dir": str(folder), "work_dir": str(ROOT), "name": "small"}
         script = render(job(options, **places))
         ranks = shlex.join(["-m", "tests.cluster.ranks", str(folder), str(steps), *faults])
-        script = script.replace("-m cluster.watch", "-m tests.cluster.quick_watch")
+        script = script.replace("-m cluster.watch", "-m tests.cluster.watch.quick_watch")
         folder.joinpath("job.sh").write_text(script.replace(f"-m launcher join {folder}", ranks))
         self.number = queries.submit(folder / "job.sh")
         self.hurt = 0.0
