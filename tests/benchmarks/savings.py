@@ -29,7 +29,9 @@ from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Phase
 from trainers.gans import cyclegan, pix2pix, pix2pixhd
 from trainers.gans.pix2pixhd import Pix2PixHD
+from trainers.parts import pix2pixhd_judges
 from trainers.parts.networks import Network
+from trainers.parts.pix2pixhd_judges import Judges
 
 MODULES = {"cyclegan": cyclegan, "pix2pix": pix2pix, "pix2pixhd": pix2pixhd}
 
@@ -120,11 +122,11 @@ def passes_not_shared(swaps: Swaps, config: Config) -> None:
 
 def condition_with_each_image(swaps: Swaps, config: Config) -> None:
     def look_at(
-        self: Pix2PixHD, judge: PatchDiscriminator, condition: Tensor, real: Tensor, fake: Tensor
+        self: Judges, judge: PatchDiscriminator, condition: Tensor, real: Tensor, fake: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
         return judge(torch.cat([condition, real], 1)), judge(torch.cat([condition, fake], 1))
 
-    swaps.put(Pix2PixHD, "_look_at", look_at)
+    swaps.put(Judges, "_look_at", look_at)
 
 
 def one_graph(swaps: Swaps, config: Config) -> None:
@@ -139,6 +141,7 @@ def one_graph(swaps: Swaps, config: Config) -> None:
 
     swaps.put(MODULES[config.gan], "narrow_waist", narrow_waist)
     if is_hd(config):
+        swaps.put(pix2pixhd_judges, "narrow_waist", narrow_waist)
         passes_not_shared(swaps, config)
 
 
