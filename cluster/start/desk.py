@@ -7,22 +7,26 @@ import hmac
 import ipaddress
 import json
 import os
+import resource
 import secrets
 import selectors
 import socket
+import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 
 from cluster.errors import ClusterError
-from cluster.start.rendezvous import Rendezvous
+from cluster.start.rendezvous import Rendezvous, is_loopback
 from cluster.start.reports import Report, mismatch, parse_report
 from cluster.start.token import mac
 
 MAX_REPORT = 65536
 """Bytes; whoever sends more is no rank of ours."""
 MAX_SILENT = 256
-"""Connections, beyond one for each rank, that may keep their report back; then the oldest go."""
+"""Connections beyond one for each rank; then the oldest of those that keep their report back go."""
+OTHER_FILES = 64
+"""Descriptors that a process needs for other things than connections, at most."""
 PATIENCE = 10.0
 """Seconds after which a connection without a report goes."""
 
@@ -39,6 +43,8 @@ class Desk:
         self.num_strangers = 0
         self.halves: dict[socket.socket, Guest] = {}
         """Connections whose reports are not whole yet, the oldest first."""
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._raise_limit()
         self.selector = selectors.DefaultSelector()
         port = meeting.preflight_port
         try:
@@ -56,6 +62,23 @@ class Desk:
         for connection in (self.listener, *guests, *self.halves):
             connection.close()
         self.selector.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+
+    def _raise_limit(self) -> None:
+        """Room for a connection of each rank until the verdict: systems give a process 1024
+        descriptors at first, and more if it asks."""
+        soft, hard = (
+            sys.maxsize if limit == resource.RLIM_INFINITY else limit for limit in self.limits
+        )
+        least = self.own.world + OTHER_FILES
+        if hard < least:
+            raise ClusterError(
+                f"Rank 0 on {self.own.host} may open {hard} files, too few to meet "
+                f"{self.own.world} ranks: have its limit raised to {least} or more (ulimit -n)."
+            )
+        wanted = min(least + MAX_SILENT, hard)
+        if soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, self.limits[1]))
 
     def cannot_listen(self, port: int, error: OSError) -> str:
         reason = os.strerror(error.errno or 0)
@@ -91,7 +114,7 @@ class Desk:
         for key, _ in self.selector.select(max(0.0, min(left, PATIENCE))):
             if key.fileobj is self.listener:
                 self._accept()
-            else:
+            elif key.fileobj in self.halves:  # not just dropped for another
                 assert isinstance(key.fileobj, socket.socket)
                 found.append(self._read(key.fileobj))
         return [report for report in found if report is not None]
@@ -99,7 +122,9 @@ class Desk:
     def _accept(self) -> None:
         try:
             connection, _ = self.listener.accept()
-        except OSError:  # gone before we looked
+        except OSError as error:  # gone before we looked
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._make_room()
             return
         connection.setblocking(False)
         guest = Guest(connection, secrets.token_hex(16).encode(), time.monotonic())
@@ -111,11 +136,18 @@ class Desk:
     def _drop_silent(self) -> None:
         """Connections that keep their reports back do not keep others out: ranks speak at once, and
         knock again if they are sent away."""
-        many = len(self.halves) - MAX_SILENT - self.own.world
+        many = len(self.halves) + len(self.waiting) - MAX_SILENT - self.own.world
         late = time.monotonic() - PATIENCE
         for number, guest in enumerate([*self.halves.values()]):
             if number < many or guest.since < late:
                 self._forget(guest.connection).close()
+
+    def _make_room(self) -> None:
+        """For the next connection, when there is no descriptor left."""
+        if self.halves:
+            self._forget(next(iter(self.halves))).close()
+        else:
+            time.sleep(0.1)  # others' files, as of the whole system: they may close some
 
     def _forget(self, connection: socket.socket) -> socket.socket:
         self.selector.unregister(connection)
@@ -219,8 +251,7 @@ def _server(address: str, port: int, backlog: int = 1) -> socket.socket:
     if address:
         family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         # A machine's own name may mean 127.0.1.1 on itself alone.
-        own = address in (place[0], "localhost")
-        if own or not ipaddress.ip_address(place[0]).is_loopback:
+        if is_loopback(address) or not ipaddress.ip_address(place[0]).is_loopback:
             try:
                 return socket.create_server(place[:2], family=family, backlog=backlog)
             except OSError as error:

@@ -6,6 +6,7 @@ an HMAC by it, so that strangers on the network can neither speak for a rank nor
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
 import re
@@ -21,6 +22,10 @@ FILE = ".token"
 BYTES = 32
 APPEARS = 10.0
 """Seconds within which a file that another node has made is seen here."""
+LAGS = (errno.ENOENT, errno.ESTALE)
+"""It is not there, or this node's cache of a network file system is behind."""
+FOREIGN = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO)
+"""A link, another user's, a socket."""
 
 
 def token_of(run: Path) -> bytes:
@@ -36,7 +41,10 @@ def token_of(run: Path) -> bytes:
             if not _make(path):
                 time.sleep(0.1)  # another process has made it, which is not seen here yet
     except OSError as error:
-        raise ClusterError(f"{path}: {error.strerror}; the ranks know each other by it.") from error
+        raise ClusterError(
+            f"{path}: {error.strerror}; the ranks know each other by it: see that this user can "
+            "write the run folder, and that its file system has hard links."
+        ) from error
     return token
 
 
@@ -67,10 +75,12 @@ def _read(path: Path) -> bytes | None:
     """None if there is no file."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
     except OSError as error:
-        raise _not_ours(path) from error
+        if error.errno in LAGS:
+            return None
+        if error.errno in FOREIGN:
+            raise _not_ours(path) from error
+        raise
     try:
         status = os.fstat(descriptor)
         private = stat.S_ISREG(status.st_mode) and not status.st_mode & 0o077
@@ -87,5 +97,6 @@ def _read(path: Path) -> bytes | None:
 def _not_ours(path: Path) -> ClusterError:
     return ClusterError(
         f"{path} is no file that this user's runs have made for themselves alone (a link, another "
-        "owner, or readable by others): remove it; the next start makes it anew."
+        "owner, or readable by others): remove it; the next start makes it anew. If that is "
+        "refused too, the file system keeps no modes: choose another for the run folder."
     )

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import socket
 import threading
 import time
@@ -49,7 +50,11 @@ def attend(
     result: Any,
     address: str,
     token: bytes,
+    files: tuple[int, int] | None,
 ) -> None:
+    """files: how many descriptors the process may have, and may ask for."""
+    if files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
     start = time.monotonic()
     try:
         found = preflight(world, Rendezvous(address, port, "job 1"), facts, token, timeout)
@@ -67,6 +72,7 @@ def started(
     timeout: float,
     address: str = "127.0.0.1",
     token: bytes = TOKEN,
+    files: tuple[int, int] | None = None,
 ) -> Iterator[Callable[[], list[Outcome]]]:
     """A process for each of `ranks`; call to wait for what they say, in the same order."""
     context = multiprocessing.get_context("fork")
@@ -74,7 +80,7 @@ def started(
     for key, world in ranks.items():
         end, result = context.Pipe(duplex=False)
         mine = FACTS | facts.get(key, {})
-        told = (world, port, mine, timeout, result, address, token)
+        told = (world, port, mine, timeout, result, address, token, files)
         process = context.Process(target=attend, args=told)
         process.start()
         processes.append(process)
