@@ -172,6 +172,19 @@ def test_too_few_descriptors_for_all_ranks_are_told_at_once() -> None:
     assert seconds < 2
 
 
+def test_a_raised_limit_is_that_of_before_when_the_ranks_have_met() -> None:
+    own = Report("job 1", 0, 300, "here", 0.0, FACTS)
+    meeting = Rendezvous("127.0.0.1", free_pair(), "job 1")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    try:
+        with desk.Desk(own, meeting, TOKEN):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 300 + desk.MAX_SILENT
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (200, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 def signed(port: int, rank: int, size: int) -> socket.socket:
     """A rank that has reported and waits for the verdict."""
     connection, greeting = knock(port + 1)
