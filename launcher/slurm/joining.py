@@ -45,6 +45,11 @@ def join(run: Path, launch: str, ranks: int) -> int:
     Raises ClusterError, on all tasks, when one is missing or is not the same program."""
     run = member(run.absolute())
     where = topology()
+    if not run.is_dir():
+        raise ClusterError(
+            f"{run} is not there on {socket.gethostname()}: the run folder must lie on a file "
+            "system that all nodes share."
+        )
     if launch == "rank" and where.world.rank > 0:
         logs.divert(logs.attempt_folder(run), where.world.rank)
     if launch != "rank":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.start import token
+from cluster.start.token import token_of
 from launcher.slurm import launchers
 from launcher.slurm.launchers import Command, Node
 from tests.gang import free_port
@@ -143,6 +146,8 @@ def test_a_node_with_another_configuration_is_named_on_both(tmp_path: Path) -> N
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(f"seed: {name}\n")
+    token_of(tmp_path / "one")  # of one folder, of which a node sees an older file
+    shutil.copy2(tmp_path / "one" / token.FILE, tmp_path / "two")
     started = time.monotonic()
     for status, output in pair(tmp_path / "one", tmp_path / "two"):
         assert status == 1 and "Traceback" not in output, output
@@ -151,9 +156,10 @@ def test_a_node_with_another_configuration_is_named_on_both(tmp_path: Path) -> N
 
 
 def test_a_node_that_does_not_see_the_run_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
-    for status, output in pair(tmp_path, tmp_path / "nowhere"):
-        assert status == 1 and "has the configuration absent" in output, output
+    ((status, output),) = pair(tmp_path / "nowhere")
+    assert status == 1 and "nowhere is not there on" in output, output
+    assert "must lie on a file system that all nodes share" in output
+    assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.parametrize(
