@@ -28,11 +28,12 @@ from pathlib import Path
 from cluster.watch.attempts import write_outcome
 from cluster.start.preflight import preflight
 from cluster.start.rendezvous import interface, rendezvous
+from cluster.start.token import token_of
 from cluster.start.topology import topology
 
 where = topology()
 meeting = rendezvous(where)
-reports = preflight(where.world, meeting, {"code": "same"}, 20.0)
+reports = preflight(where.world, meeting, {"code": "same"}, token_of(Path(sys.argv[2])), 20.0)
 seen = {
     "host": os.environ["SLURMD_NODENAME"],
     "where": asdict(where),
