@@ -89,7 +89,7 @@ class Generator(Settings):
         return 1 if self.kind == "resnet" or self.pad else 2**self.halvings
 
     def build(
-        self, in_channels: int, out_channels: int, rematerialise: Remat = "none"
+        self, in_channels: int = 3, out_channels: int = 3, rematerialise: Remat = "none"
     ) -> nn.Module:
         """Image [N, in_channels, H, W] -> image [N, out_channels, H, W]."""
         sizes = (in_channels, out_channels, self.ngf, self.halvings)
