@@ -112,7 +112,7 @@ class ResultCommands:
             if not out:
                 raise ConfigError("features: --maps=yes needs --out, the folder for the pictures.")
             return Plan(lambda: features.draw_maps(learned, place, Path(out), split, remap))
-        file = Path(out) if out else learned / features.FILE
+        file = Path(out) if out else features.home_of(learned) / features.FILE
         count, start = numbers["num_clusters"], numbers["seed"]
         return Plan(lambda: features.cluster(learned, place, file, split, remap, count, start))
 

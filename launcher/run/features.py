@@ -4,7 +4,7 @@ clusters or as pictures, and those that `translate` chooses from clusters."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -22,7 +22,7 @@ from nets.layers.conditioning import denormalise
 from shards.pixels.label_ids import read_remap, void_label
 from shards.pixels.storing import Storing
 from trainers.checkpoints.durable_files import replace_tensors
-from trainers.engine.to_device import to_device
+from trainers.engine.translate import run_all
 from trainers.gan import Batch
 from trainers.gans.pix2pixhd import Pix2PixHD
 from trainers.parts.looks import Clusters, Looks, looks_of
@@ -38,32 +38,40 @@ def cluster(
     """Write the clusters of the looks in a folder laid out as for `pack`: at most `count` of each
     label."""
     check_replaceable(out)
-    encoded = Encoded(run, source, None, split, remap)
-    looks = [encoded.look(batch, features) for _, batch, features in encoded]
+    encoder = TrainedEncoder(run, source, None, split, remap)
+    looks: list[Looks] = []
+    encoder.run(lambda key, batch, features: looks.append(encoder.look(batch, features)))
     clusters = Clusters.of(looks, count, seed)
     replace_tensors(out, clusters.tensors())
     number = sum(len(centres) for centres in clusters.centres.values())
     print(
         f"{out}: {number} clusters of {len(clusters.centres)} labels, of "
-        f"{sum(len(each.labels) for each in looks)} looks in {len(encoded.conditions)} pictures"
+        f"{sum(len(each.labels) for each in looks)} looks in {len(encoder.conditions)} pictures"
     )
 
 
 def draw_maps(run: Path, source: Path, out: Path, split: str, remap: str) -> None:
     """Write the features as pictures, which model.load_features reads."""
-    encoded = Encoded(run, source, out, split, remap)
-    if encoded.config.feat_channels != 3:
+    encoder = TrainedEncoder(run, source, out, split, remap)
+    if encoder.config.feat_channels != 3:
         raise ConfigError(
-            f"features: {run} has model.feat_channels={encoded.config.feat_channels}, but pictures "
+            f"features: {run} has model.feat_channels={encoder.config.feat_channels}, but pictures "
             "hold 3: leave out --maps."
         )
-    for key, _, features in encoded:
-        encoded.conditions.write(key, denormalise(features)[0])
-    print(f"{out}: features of {len(encoded.conditions)} pictures; pack them as SPLIT_feat")
+    conditions = encoder.conditions
+    encoder.run(lambda key, batch, features: conditions.write(key, denormalise(features)[0]))
+    print(f"{out}: features of {len(conditions)} pictures; pack them as SPLIT_feat")
+
+
+def home_of(run: Path) -> Path:
+    """The folder of a run, also of one of its checkpoints: what lies in that is its own."""
+    return run.absolute().parents[1] if run.absolute().parent.name == "checkpoints" else run
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to write over what is no file of clusters."""
+    """Refuse, before anything is encoded, to write over what is no file of clusters, or nowhere."""
+    if not out.parent.is_dir():
+        raise ConfigError(f"features: --out={out}: there is no folder {out.parent}: make it first.")
     if not os.path.lexists(out):
         return
     try:
@@ -74,8 +82,8 @@ def check_replaceable(out: Path) -> None:
         raise ConfigError(f"{out} {error}, so it is not replaced: choose another --out.") from error
 
 
-class Encoded:
-    """(key, prepared batch of one, features [1, C, H, W]) of each photo in a folder."""
+class TrainedEncoder:
+    """The encoder of a run, over the photos of a folder."""
 
     def __init__(self, run: Path, source: Path, out: Path | None, split: str, remap: str):
         config, gan, _ = generator_of(run, {}, ema=True)
@@ -93,18 +101,12 @@ class Encoded:
                 f"{split}_img, as for `pack`."
             )
 
-    def __iter__(self) -> Iterator[tuple[str, Batch, Tensor]]:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        gan, total = self.gan.to(device).eval(), len(self.conditions)
+    def run(self, use: Callable[[str, Batch, Tensor], None]) -> None:
+        """Call use(key, prepared batch of one, features [1, C, H, W]) for each photo."""
+        gan = self.gan.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         bar, move = progress_bar("encoding")
-        with bar, memory_errors("encode smaller images, or on another GPU."), torch.no_grad():
-            for done, (key, raw) in enumerate(self.conditions):
-                move(done, total)
-                with torch.autocast(device.type, self.precision, self.precision is not None):
-                    batch = gan.prepare(to_device(raw, device))
-                    features = gan.encode(batch)
-                yield key, batch, features
-            move(total, total)
+        with bar, memory_errors("encode smaller images, or on another GPU."):
+            run_all(gan, self.conditions, gan.encode, use, self.precision, move)
 
     def look(self, batch: Batch, features: Tensor) -> Looks:
         """The looks of one picture."""
@@ -155,7 +157,7 @@ def choice_of(config: Config, run: Path, looks: str, seed: int) -> Choice:
             f"translate: --features={looks} needs a run that takes features (pix2pixHD with "
             "model.encoder=true)."
         )
-    file = run / FILE if looks in ("cluster", "sample") else Path(looks)
+    file = home_of(run) / FILE if looks in ("cluster", "sample") else Path(looks)
     if not file.exists():
         raise ConfigError(
             f"translate: there is no {file}: make it by `organza features {run} SOURCE`."

@@ -30,11 +30,29 @@ def translate_all(
     progress: Callable[[int, int], None],
 ) -> None:
     """Call write(key, picture) for every condition; picture: uint8 [C, H, W]."""
+
+    def use(key: str, batch: Batch, image: Tensor) -> None:
+        write(key, denormalise(image)[0])
+
+    run_all(gan, conditions, gan.translate, use, precision, progress)
+
+
+@torch.no_grad()
+def run_all(
+    gan: GAN,
+    conditions: Sized,
+    network: Callable[[Batch], Tensor],
+    use: Callable[[str, Batch, Tensor], None],
+    precision: torch.dtype | None,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Call use(key, batch, network(batch)) for every condition, prepared by `gan`."""
     gan.eval()
     device = next(gan.parameters()).device
     for done, (key, raw) in enumerate(conditions):
         progress(done, len(conditions))
         with torch.autocast(device.type, precision, enabled=precision is not None):
-            image = gan.translate(gan.prepare(to_device(raw, device)))
-        write(key, denormalise(image)[0])
+            batch = gan.prepare(to_device(raw, device))
+            found = network(batch)
+        use(key, batch, found)
     progress(len(conditions), len(conditions))

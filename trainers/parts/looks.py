@@ -39,16 +39,17 @@ def looks_of(features: Tensor, groups: Tensor, label: Tensor) -> Looks:
     """Those of one picture: features [1, C, H, W], equal over each of `groups` [1, 1, H, W] (ids of
     instances, or labels), whose label is that of its first pixel in `label` [1, 1, H, W]."""
     pixels = features[0].flatten(1).T.double()
-    firsts, sizes = _firsts(groups)
+    firsts, sizes, _ = _numbered(groups)
     return Looks(pixels[firsts], label.flatten()[firsts].long(), sizes / groups.numel())
 
 
-def _firsts(groups: Tensor) -> tuple[Tensor, Tensor]:
-    """(place of the first pixel, number of pixels) of each id, the ids in order."""
+def _numbered(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(place of the first pixel, number of pixels) of each id, the ids in order; and which of them
+    each pixel has."""
     _, inverse, sizes = groups.flatten().unique(return_inverse=True, return_counts=True)
     places = torch.arange(inverse.numel(), device=inverse.device)
     firsts = torch.full_like(sizes, inverse.numel()).scatter_reduce(0, inverse, places, "amin")
-    return firsts, sizes.double()
+    return firsts, sizes.double(), inverse
 
 
 def k_means(points: Tensor, count: int, draws: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -125,7 +126,7 @@ class Clusters:
     def choose(self, groups: Tensor, label: Tensor, channels: int, seed: int | None) -> Tensor:
         """A centre for each of `groups` [1, 1, H, W] by its label: features [1, C, H, W], 0 for a
         label without. seed: draws, the same for the same groups; None: the commonest."""
-        firsts, _ = _firsts(groups)
+        firsts, _, inverse = _numbered(groups)
         draws = torch.rand(len(firsts), generator=torch.Generator().manual_seed(seed or 0))
         table = torch.zeros(len(firsts), channels)
         labels = label.flatten()[firsts].long()
@@ -133,5 +134,4 @@ class Clusters:
             own = labels == each
             rows = (draws[own] * len(centres)).long() if seed is not None else 0
             table[own] = centres[rows]
-        _, inverse = groups.flatten().unique(return_inverse=True)
         return table[inverse].T.reshape(1, channels, *groups.shape[-2:])

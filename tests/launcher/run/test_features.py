@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from launcher.commands.cli import Commands
 from launcher.recipe.config import ConfigError
+from launcher.run.features import home_of
 from shards.records import DataError
 from tests.launcher.sample import make_shards, make_source, organza, write_recipe
 
@@ -43,6 +44,8 @@ def test_clusters_are_chosen_in_translation(folder: Path, tmp_path: Path) -> Non
     encoded = translated(folder, tmp_path / "encoded")
     common = translated(folder, tmp_path / "common", "--features=cluster")
     one = translated(folder, tmp_path / "one", "--features=sample", "--seed=1")
+    checkpoint = next((folder / "run-coarse" / "checkpoints").glob("[0-9]*"))
+    assert home_of(checkpoint) == home_of(folder / "run-coarse") == folder / "run-coarse"
     two = translated(folder, tmp_path / "two", "--features=sample", "--seed=2")
     file = folder / "run-coarse" / "features.safetensors"
     again = translated(folder, tmp_path / "again", f"--features={file}", "--seed=1")
@@ -81,6 +84,7 @@ def test_a_run_reads_features_from_pictures(folder: Path, tmp_path: Path) -> Non
         ("features $0/plain $0/source", "has no encoder (model.encoder=true in training)"),
         ("features $0/run-coarse $0/maps", "holds no photo of"),
         ("features $0/run-coarse $0/source --out=$0/coarse.yaml", "coarse.yaml is neither"),
+        ("features $0/run-coarse $0/source --out=$0/no/x", "there is no folder"),
         ("features $0/run-coarse $0/source --num_clusters=0", "--num_clusters=0 must be 1"),
         ("features $0/run-coarse $0/source --maps=yes", "--maps=yes needs --out"),
         ("translate $0/plain $0/source $0/out --features=sample", "a run that takes features"),
