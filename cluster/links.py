@@ -91,6 +91,11 @@ class Update:
     def compute(self) -> float:
         return self.before + self.backward + self.after
 
+    def in_mean(self, share: float) -> Update:
+        """Of a phase that runs in a share of the steps: its part of the mean step."""
+        gradients = tuple((share * ready, share * num_bytes) for ready, num_bytes in self.gradients)
+        return Update(share * self.before, share * self.backward, share * self.after, gradients)
+
 
 def buckets(gradients: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
     """(seconds, bytes) of what travels together: DDP fills its buckets in the order of arrival."""

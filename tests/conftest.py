@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -17,6 +18,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REQUIRED = "ORGANZA_REQUIRE_SLURM"
 """Set where a missing SLURM must not pass unnoticed."""
+
+
+@pytest.fixture(autouse=True)
+def little_to_collect() -> None:
+    """The loop collects garbage whenever players change, and must go through all that lives: here
+    thousands of tests and whatever they import, which took most of the time of short runs."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

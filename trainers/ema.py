@@ -17,9 +17,11 @@ class Ema:
     shadow: average by name below `gan.nets`; other tensors (counters) are copied.
     """
 
-    def __init__(self, gan: GAN, halflife: int):
-        """halflife: images after which an old weight counts half."""
+    def __init__(self, gan: GAN, halflife: int, start: int = 0):
+        """halflife: images after which an old weight counts half; start: images of the run before
+        which the average is a copy."""
         self.halflife = halflife
+        self.start = start
         self.restart(gan)
 
     def restart(self, gan: GAN) -> None:
@@ -27,9 +29,9 @@ class Ema:
         self.shadow = {name: tensor.detach().clone() for name, tensor in averaged(gan).items()}
 
     @torch.no_grad()
-    def update(self, gan: GAN, images: int) -> None:
-        """Account for one step that saw `images` images."""
-        keep = 0.5 ** (images / self.halflife)
+    def update(self, gan: GAN, images: int, seen: int) -> None:
+        """Account for `images` further images; seen: all that the run has seen."""
+        keep = 0.5 ** (images / self.halflife) if seen >= self.start else 0.0
         old, new = [], []
         for name, tensor in averaged(gan).items():
             if tensor.is_floating_point():

@@ -26,11 +26,29 @@ class Phase:
     nets: tuple[str, ...]
     """Dotted paths below `GAN.nets` of the modules that this phase updates: "D", "G.enhancers"."""
     every: int = 1
-    """Runs on every n-th step (n_critic, lazy regularisation)."""
+    """Runs on every n-th step (n_critic on fresh batches, lazy regularisation)."""
+    offset: int = 0
+    """Number of the first of these steps: n - 1 is after n - 1 steps without it."""
+    complement: bool = False
+    """Runs on all steps but these."""
+    begin: int = 0
+    """Does not run before this step."""
+    repeats: int = 1
+    """Updates in a row in one step, on the same batch (n_critic). `GAN.losses` may count them in
+    what it hands on."""
 
     def __post_init__(self) -> None:
         if not self.name.isupper():
             raise ValueError(f"phase {self.name!r}: its name must be in capitals")
+
+    @property
+    def share(self) -> float:
+        """Share of the steps in which it runs."""
+        return 1 - 1 / self.every if self.complement else 1 / self.every
+
+    def due(self, step: int) -> bool:
+        """Whether it runs on a step; the first one is number 0."""
+        return step >= self.begin and (step % self.every == self.offset) != self.complement
 
 
 class GAN(nn.Module):
@@ -57,6 +75,10 @@ class GAN(nn.Module):
         When the answer changes, the engine builds player and optimizer of that phase anew."""
         raise NotImplementedError
 
+    def advance(self, step: int, images: int) -> None:
+        """Told how far training is, before each step and before pictures are made (fade-in,
+        curricula, ramps): steps done, and images seen."""
+
     def prepare(self, batch: Batch) -> Batch:
         """Raw batch on the device (uint8 images, integer ids, and in training the draws that the
         GAN needs) -> float tensors, images in [-1, 1]."""
@@ -71,8 +93,13 @@ class GAN(nn.Module):
 
         total: the weighted scalar that is differentiated; terms: unweighted means for the board,
         named "PHASE/term"; out: detached tensors handed to the later phases of the same batch in
-        `carry` (the fake, for example)."""
+        `carry` (the fake, for example), and to its own next update where it `repeats`."""
         raise NotImplementedError
+
+    def constrain(self, phase: str) -> bool:
+        """Called without gradients after each optimizer step of a phase (weight clipping); whether
+        weights were changed."""
+        return False
 
     def total(self, terms: Terms) -> Tensor:
         """Weighted sum of the terms, for the losses that need no narrow waist."""

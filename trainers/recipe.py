@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from trainers.schedule import Schedule
+
+if TYPE_CHECKING:
+    import torch  # options are read without it
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,23 @@ class Cadence:
     save: int
 
 
+OptimizerKind = Literal["adam", "adamw", "rmsprop", "sgd"]
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """The numbers of one player's optimizer, named as torch names them; a kind leaves aside those
+    that it does not have."""
+
+    lr: float
+    kind: OptimizerKind = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    momentum: float = 0.0
+    alpha: float = 0.99
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The numbers of a run that the loop needs."""
@@ -28,9 +46,7 @@ class Recipe:
     """Images of one step over all ranks."""
     num_micro: int
     """Micro-batches that a rank accumulates for one step."""
-    lr: float
-    betas: tuple[float, float]
-    eps: float
+    optimizer: OptimizerRecipe
     clip: float | None
     """Largest gradient norm of a player; None for no clipping."""
     precision: torch.dtype | None
@@ -38,10 +54,10 @@ class Recipe:
     schedule: Schedule
     cadence: Cadence
     reset_moments: bool = False
-    """Begin Adam's moments anew for a player whose parameters change."""
-    players: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By the name of a phase: fields of Adam above that differ for its player."""
+    """Begin the optimizer's moments anew for a player whose parameters change."""
+    players: Mapping[str, OptimizerRecipe] = field(default_factory=dict)
+    """By the name of a phase: the optimizers of players that have one of their own."""
 
-    def of(self, phase: str) -> Recipe:
-        """The numbers of one player."""
-        return replace(self, **self.players.get(phase, {}))
+    def of(self, phase: str) -> OptimizerRecipe:
+        """The optimizer of one player."""
+        return self.players.get(phase, self.optimizer)

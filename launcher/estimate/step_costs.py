@@ -6,6 +6,8 @@ The step is the real one, Trainer and all, on fake tensors (trainers/engine/trac
 from __future__ import annotations
 
 import gc
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,12 +17,14 @@ from launcher.recipe.building import build, recipe_of
 from launcher.recipe.config import Config
 from nets.layers.norms import unsynced
 from trainers.backends.base import Past
+from trainers.backends.optimizers import build_optimizer, counts_steps, moment_names
 from trainers.checkpoints.store import Keep, Store
 from trainers.ema import Ema
 from trainers.engine.tracing import Kernels, LiveMemory, Part, TracedBackend, fake_gpu
 from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Batch, Phase
 from trainers.player import phase_parameters
+from trainers.recipe import OptimizerRecipe
 from trainers.schedule import Schedule
 from trainers.settings import Needs
 
@@ -38,6 +42,8 @@ class StepCosts:
     """In the order in which they run."""
     num_trained: dict[str, int]
     """Parameters by phase."""
+    shares: dict[str, float]
+    """By phase, the share of the steps in which it runs."""
 
 
 def step_costs(
@@ -77,7 +83,11 @@ def traced(
     ema = Ema(gan, resolved.ema.halflife) if resolved.ema.halflife else None
     trainer = Trainer(gan, recipe, backend, store, lambda position: iter(()), ema)
     trainer.progress.images = images
-    trainer.seat_phases({phase.name: stepped(gan, phase) for phase in gan.phases(images)})
+    phases = gan.phases(images)
+    trainer.progress.step = busiest_step(phases)
+    gan.advance(trainer.progress.step, images)
+    pasts = {phase.name: stepped(gan, phase, recipe.of(phase.name)) for phase in phases}
+    trainer.seat_phases(pasts)
     micro_batches = [raw_batch(config.model.needs, num_images, size) for _ in range(num_micro)]
     memory.peak = memory.live
     with kernels, unsynced(gan):  # this process alone runs the step
@@ -86,19 +96,27 @@ def traced(
         seat.phase.name: sum(parameter.numel() for parameter in seat.parameters.values())
         for seat in trainer.seats
     }
-    return StepCosts(memory.peak + yet_to_gather(gan), kernels.parts(), trained)
+    shares = {phase.name: phase.share for phase in phases}
+    return StepCosts(memory.peak + yet_to_gather(gan), kernels.parts(), trained, shares)
 
 
-def stepped(gan: GAN, phase: Phase) -> Past:
+def busiest_step(phases: Sequence[Phase]) -> int:
+    """A step in which as many phases run as ever do."""
+    first = max(phase.begin for phase in phases)
+    steps = range(first, first + math.lcm(*(phase.every for phase in phases)))
+    return max(steps, key=lambda step: sum(phase.due(step) for phase in phases))
+
+
+def stepped(gan: GAN, phase: Phase, recipe: OptimizerRecipe) -> Past:
     """Moments as they are after the first step."""
+    parameters = phase_parameters(gan, phase)
+    groups = [{"params": list(parameters.values())}]
+    optimizer = build_optimizer(recipe, groups, torch.device("cpu"))
+    count = {"step": torch.ones(())} if counts_steps(optimizer) else {}
     return Past(
         {
-            name: {
-                "step": torch.ones(()),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-            for name, parameter in phase_parameters(gan, phase).items()
+            name: count | {kind: torch.zeros_like(parameter) for kind in moment_names(optimizer)}
+            for name, parameter in parameters.items()
         }
     )
 

@@ -5,8 +5,9 @@ Nothing here was measured: kernels by the card's data sheet, all-reduces by clus
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 from cluster.links import Hiding, Link, Update, all_reduce_seconds, exposed_seconds, inside_node
@@ -26,7 +27,8 @@ COMPRESSED = {"none": 1.0, "bf16": 0.5}
 
 @dataclass(frozen=True)
 class Floors:
-    """Seconds of one step on one GPU, each if nothing else counted."""
+    """Seconds of one step on one GPU, each if nothing else counted: of a mean step, where a phase
+    does not run in all of them."""
 
     arithmetic: float
     traffic: float
@@ -37,15 +39,20 @@ class Floors:
     """Stage by stage the greater of kernels and launches: no eager step is faster."""
 
 
-def floors(parts: Iterable[Part], card: Card, precision: str) -> Floors:
-    parts = list(parts)
-    kernels = [kernel for part in parts for kernel in part.kernels]
+def floors(costs: StepCosts, card: Card, precision: str) -> Floors:
+    def mean(seconds_of: Callable[[Part], float]) -> float:
+        return sum(costs.shares[part.phase] * seconds_of(part) for part in costs.parts)
+
+    def kernels(part: Part, flops: int = 1, num_bytes: int = 1) -> float:
+        counted = [(flops * f, num_bytes * b) for f, b in part.kernels]
+        return seconds(counted, card, precision)
+
     return Floors(
-        arithmetic=seconds([(flops, 0) for flops, _ in kernels], card, precision),
-        traffic=seconds([(0, num_bytes) for _, num_bytes in kernels], card, precision),
-        kernels=seconds(kernels, card, precision),
-        launches=LAUNCH * len(kernels),
-        step=sum(stage_seconds(part, card, precision) for part in parts),
+        arithmetic=mean(partial(kernels, num_bytes=0)),
+        traffic=mean(partial(kernels, flops=0)),
+        kernels=mean(kernels),
+        launches=mean(lambda part: LAUNCH * len(part.kernels)),
+        step=mean(lambda part: stage_seconds(part, card, precision)),
     )
 
 
@@ -61,9 +68,10 @@ def timeline(part: Part, card: Card, precision: str) -> list[float]:
 
 
 def updates(costs: StepCosts, num_micro: int, card: Card, precision: str) -> list[Update]:
-    """The phases of a step, as the links see them: gradients travel with the last micro-batch."""
+    """The phases of a step, as the links see them: gradients travel with the last micro-batch, and
+    as many of them as in a mean step."""
     found = []
-    for phase in costs.num_trained:
+    for phase, share in costs.shares.items():
         stages = {part.stage: part for part in costs.parts if part.phase == phase}
         forward, backward, step = (
             timeline(stages[stage], card, precision) for stage in ("forward", "backward", "step")
@@ -74,7 +82,7 @@ def updates(costs: StepCosts, num_micro: int, card: Card, precision: str) -> lis
             (max(0.0, backward[position] - earlier), 4 * num_parameters)
             for position, num_parameters in stages["backward"].gradients
         )
-        found.append(Update(forward[-1] + earlier, last, step[-1], gradients))
+        found.append(Update(forward[-1] + earlier, last, step[-1], gradients).in_mean(share))
     return found
 
 
@@ -149,7 +157,7 @@ class Outlook:
         return self.work.num_images * self.work.num_micro
 
     def floors(self, card: Card) -> Floors:
-        return floors(self.costs.parts, card, self.config.precision)
+        return floors(self.costs, card, self.config.precision)
 
     def synchronised(self, card: Card, fleet: Fleet, between: Link, compress: str) -> Synchronised:
         """A step as planned, on each GPU of `fleet`; compress: instead of backend.compress."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 
-from launcher.recipe import memory_presets, optim_options
+from launcher.recipe import memory_presets
 from launcher.recipe.config import Config, ConfigError, gan_module
 from launcher.recipe.epochs import ImageSchedule, ResolvedConfig
+from launcher.recipe.optim_options import OptimNumbers
 from trainers.gan import GAN
 from trainers.parts.pretrained import shapes_alone
-from trainers.recipe import Cadence, Recipe
+from trainers.recipe import Cadence, OptimizerRecipe, Recipe
 from trainers.schedule import Schedule
 
 MOST_PARAMETERS = 2 * 10**9
@@ -72,26 +70,27 @@ def recipe_of(config: ResolvedConfig, world: int) -> Recipe:
     return Recipe(
         global_batch=config.batch.total,
         num_micro=num_micro_of(config, world),
-        lr=optim.lr,
-        betas=(optim.beta1, optim.beta2),
-        eps=optim.eps,
+        optimizer=optimizer_of(optim),
         clip=optim.clip,
         precision=PRECISIONS[config.precision],
         schedule=schedule_of(config.schedule),
         cadence=Cadence(cadence.log, cadence.pictures, cadence.save),
         reset_moments=optim.reset_moments,
-        players={name: dict(own_numbers(optim, own)) for name, own in optim.players.items()},
+        players={name: optimizer_of(optim.of(name)) for name in optim.players},
     )
 
 
-def own_numbers(
-    optim: optim_options.OptimOptions, own: optim_options.PlayerOptions
-) -> Iterator[tuple[str, Any]]:
-    """What differs for one player, as `Recipe` names it."""
-    if own.lr is not None:
-        yield "lr", own.lr
-    betas = [(own.beta1, optim.beta1), (own.beta2, optim.beta2)]
-    yield "betas", tuple(usual if given is None else given for given, usual in betas)
+def optimizer_of(section: OptimNumbers) -> OptimizerRecipe:
+    """The numbers of an optimizer as torch names them."""
+    return OptimizerRecipe(
+        section.lr,
+        section.kind,
+        (section.beta1, section.beta2),
+        section.eps,
+        section.weight_decay,
+        section.momentum,
+        section.alpha,
+    )
 
 
 def schedule_of(section: ImageSchedule) -> Schedule:

@@ -97,6 +97,8 @@ class EmaOptions(Settings):
 
     halflife: Span = 0
     """Images after which an old weight counts half in the moving average; 0 for none."""
+    start: Span = 0
+    """Images of the run before which the average is a copy of the weights."""
 
 
 class CadenceOptions(Settings):
@@ -189,6 +191,8 @@ def load(recipe: str, overrides: Mapping[str, str] | None = None) -> Config:
     for option, value in given.items():
         if option.startswith("model.") and option.endswith(".kind"):
             forget_other_kinds(tree, option, value, str(path))
+        elif option == "optim.kind" and "optim" in tree:
+            tree["optim"] = without_other_kinds(OptimOptions, tree["optim"], value)
     for option, value in given.items():
         insert(tree, option, value)
     return build(tree, str(path))

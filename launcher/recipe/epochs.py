@@ -37,6 +37,7 @@ class ImageEma(EmaOptions):
     """All stretches in images."""
 
     halflife: int
+    start: int
 
 
 class ResolvedConfig(Config):

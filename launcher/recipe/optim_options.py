@@ -3,47 +3,96 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from trainers.recipe import OptimizerKind
 from trainers.schedule import Kind
 from trainers.settings import Settings, Span
 
 SHORT_NAME = re.compile("(lr|beta1|beta2)_[A-Z]+")
 """optim.lr_D, as the authors of several codes have it, for optim.players.D.lr."""
+ADAM = ("beta1", "beta2", "eps")
 
 
 class PlayerOptions(Settings):
-    """optim.players.NAME: what differs for one player."""
+    """optim.players.NAME: what differs for one player; null: as the option of `optim`."""
 
+    kind: OptimizerKind | None = None
+    """adam, adamw, rmsprop or sgd."""
     lr: float | None = Field(None, gt=0)
-    """Learning rate; null: optim.lr."""
+    """Learning rate."""
     beta1: float | None = Field(None, ge=0, lt=1)
-    """null: optim.beta1."""
+    """Adam's memory of the gradients."""
     beta2: float | None = Field(None, ge=0, lt=1)
-    """null: optim.beta2."""
+    """Adam's memory of their squares."""
+    eps: float | None = Field(None, gt=0)
+    """Added to the root of the squares."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Pull of the weights to zero."""
+    momentum: float | None = Field(None, ge=0, lt=1)
+    """Memory of the steps (rmsprop, sgd)."""
+    alpha: float | None = Field(None, ge=0, lt=1)
+    """RMSprop's memory of the squares."""
 
 
-class OptimOptions(Settings):
-    """optim: Adam."""
+class OptimNumbers(Settings):
+    """The options of `optim` that each player may have for itself."""
 
+    kinds: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "adam": ADAM,
+        "adamw": ADAM,
+        "rmsprop": ("eps", "momentum", "alpha"),
+        "sgd": ("momentum",),
+    }
+
+    kind: OptimizerKind = "adam"
+    """adam, adamw, rmsprop or sgd, as torch has them."""
     lr: float = Field(2e-4, gt=0)
-    """Learning rate of Adam, before the schedule."""
+    """Learning rate, before the schedule."""
     beta1: float = Field(0.5, ge=0, lt=1)
     """Adam's memory of the gradients."""
     beta2: float = Field(0.999, ge=0, lt=1)
     """Adam's memory of their squares."""
     eps: float = Field(1e-8, gt=0)
-    """Added to the root of the squares."""
+    """Added to the root of the squares (adam, adamw, rmsprop)."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Pull of the weights to zero: added to the gradient (adam, rmsprop, sgd), or beside it
+    (adamw)."""
+    momentum: float = Field(0.0, ge=0, lt=1)
+    """Memory of the steps (rmsprop, sgd)."""
+    alpha: float = Field(0.99, ge=0, lt=1)
+    """RMSprop's memory of the squares."""
+
+
+class OptimOptions(OptimNumbers):
+    """optim: the optimizers."""
+
     clip: float | None = Field(None, gt=0)
     """Largest gradient norm of a player; null for no clipping."""
     reset_moments: bool = False
-    """Begin Adam's moments anew when model.fix_global ends, as the original does; by default those
-    of the enhancers, which have been trained until then, go on."""
+    """Begin the optimizer's moments anew when model.fix_global ends, as the original does; by
+    default those of the enhancers, which have been trained until then, go on."""
     players: dict[str, PlayerOptions] = {}
-    """lr, beta1 and beta2 of a player where they differ: --optim.players.D.lr=4e-4, or shorter
-    --optim.lr_D=4e-4."""
+    """What differs for a player: --optim.players.D.lr=4e-4, or shorter --optim.lr_D=4e-4."""
+
+    def of(self, player: str) -> OptimNumbers:
+        """The numbers of one player."""
+        usual = {name: getattr(self, name) for name in OptimNumbers.model_fields}
+        own = self.players.get(player, PlayerOptions()).model_dump(exclude_none=True)
+        return OptimNumbers(**usual | own)
+
+    @model_validator(mode="after")
+    def _options_have_an_effect(self) -> OptimOptions:
+        fields = OptimNumbers.model_fields
+        usual = {name: field.default for name, field in fields.items()}
+        _check_effect("optim", self.kind, {n: getattr(self, n) for n in usual}, usual)
+        for player, own in self.players.items():
+            given = own.model_dump(exclude_none=True)
+            _check_effect(f"optim.players.{player}", self.of(player).kind, given, {})
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -64,6 +113,18 @@ class OptimOptions(Settings):
                 )
             players[player] = {**own, number: section[name]}
         return others | ({"players": players} if short else {})
+
+
+def _check_effect(
+    section: str, kind: str, given: Mapping[str, Any], usual: Mapping[str, Any]
+) -> None:
+    """Refuse what was chosen for another kind of optimizer."""
+    special = {name for names in OptimNumbers.kinds.values() for name in names}
+    for name in sorted(special.intersection(given).difference(OptimNumbers.kinds[kind])):
+        if name not in usual or given[name] != usual[name]:
+            raise ValueError(
+                f"`{section}.{name}` is {given[name]!r}, but {kind} does not have it: leave it out"
+            )
 
 
 class ScheduleOptions(Settings):

@@ -9,6 +9,7 @@ import platform
 import time
 from dataclasses import asdict
 from datetime import datetime
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ from trainers.checkpoints.checkpoint import Checkpoint, find, newest, read
 from trainers.checkpoints.durable_files import replace_text
 from trainers.errors import TrainingError
 
-FIXED = ("gan", "seed", "model", "data.preprocess", "data.domains", "data.order")
+FIXED = (
+    *("gan", "seed", "model", "data.preprocess", "data.domains", "data.order"),
+    *("optim.kind", "optim.momentum", "optim.players.*.kind", "optim.players.*.momentum"),
+)
 """What may not change when a run goes on: it would not be the same run."""
 FREE = ("model.memory", "model.vgg_weights", "model.test_dropout", "model.test_statistics")
 """Below them, what may: it changes no number of the training (but the order in which dropout
@@ -251,7 +255,7 @@ def completed(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def covers(options: tuple[str, ...], option: str) -> bool:
-    return any(option == known or option.startswith(known + ".") for known in options)
+    return any(fnmatchcase(option, k) or option.startswith(k + ".") for k in options)
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -181,13 +181,17 @@ class Start:
             backend,
             Store(config.run_dir, backend, keep, about),
             stream_of(config, self.plan.sources, self.plan.recipe, backend),
-            # One rank keeps the average: a copy of the generator is much memory.
-            ema=Ema(gan, config.ema.halflife) if self.lead and config.ema.halflife else None,
+            ema=self.average(gan),
             compilation=compilation,
             observers=(Board(config.run_dir), Terminal()) if self.lead else (),
             stop=self.stop,
             pulse=lambda doing, progress: heart.pulse(doing, progress.step, progress.images),
         )
+
+    def average(self, gan: GAN) -> Ema | None:
+        """One rank keeps it: a copy of the generator is much memory."""
+        section = self.config.ema
+        return Ema(gan, section.halflife, section.start) if self.lead and section.halflife else None
 
     def leave_word(self, why: str, images: int) -> None:
         """Write how the start has ended; nobody leaves before: srun ends the rest."""

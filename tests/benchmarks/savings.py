@@ -25,13 +25,13 @@ from nets.memory.waist import Critic, Terms
 from tests.benchmarks import step
 from tests.benchmarks.race import has_vgg
 from trainers.engine import trainer
-from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Phase
 from trainers.gans import cyclegan, pix2pix, pix2pixhd
 from trainers.gans.pix2pixhd import Pix2PixHD
 from trainers.parts import pix2pixhd_judges
 from trainers.parts.networks import Network
 from trainers.parts.pix2pixhd_judges import Judges
+from trainers.recipe import OptimizerRecipe
 
 MODULES = {"cyclegan": cyclegan, "pix2pix": pix2pix, "pix2pixhd": pix2pixhd}
 
@@ -169,11 +169,13 @@ def trained(nets: Callable[[GAN, Phase], nn.Module]) -> Callable[..., Any]:
 
 
 def adam_in_a_loop(swaps: Swaps, config: Config) -> None:
-    def optimizer(self: Trainer, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        numbers = {"lr": self.recipe.lr, "betas": self.recipe.betas, "eps": self.recipe.eps}
+    def optimizer(
+        recipe: OptimizerRecipe, groups: list[dict[str, Any]], device: torch.device
+    ) -> torch.optim.Optimizer:
+        numbers = {"lr": recipe.lr, "betas": recipe.betas, "eps": recipe.eps}
         return torch.optim.Adam(groups, **numbers, foreach=False, fused=False)
 
-    swaps.put(Trainer, "_optimizer", optimizer)
+    swaps.put(trainer, "build_optimizer", optimizer)
 
 
 def a_call_for_each_pass(swaps: Swaps, config: Config) -> None:

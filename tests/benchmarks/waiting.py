@@ -39,7 +39,7 @@ from trainers.checkpoints.checkpoint import Progress
 from trainers.checkpoints.store import Keep, Store
 from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Batch, Phase, Terms
-from trainers.recipe import Cadence, Recipe
+from trainers.recipe import Cadence, OptimizerRecipe, Recipe
 from trainers.schedule import Schedule
 
 
@@ -144,9 +144,7 @@ def train(world: int, stream: Stream, images: int, step: float, folder: Path) ->
     recipe = Recipe(
         global_batch=world,
         num_micro=1,
-        lr=1e-3,
-        betas=(0.5, 0.999),
-        eps=1e-8,
+        optimizer=OptimizerRecipe(1e-3),
         clip=None,
         precision=None,
         schedule=Schedule(constant=total, decay=0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,10 +19,12 @@ from trainers.checkpoints.store import Keep, Store
 from trainers.ema import Ema
 from trainers.engine.trainer import Trainer
 from trainers.gan import GAN, Batch, Phase, Terms
-from trainers.recipe import Cadence, Recipe
+from trainers.recipe import Cadence, OptimizerRecipe, Recipe
 from trainers.schedule import Schedule
 
 FREEZE_UNTIL = 12
+ADAM = OptimizerRecipe(1e-2, betas=(0.5, 0.999))
+SLOW = replace(ADAM, lr=2e-3)
 
 
 class Toy(GAN):
@@ -95,9 +98,7 @@ def recipe(total: int = 20, **changes) -> Recipe:
     numbers = dict(
         global_batch=4,
         num_micro=1,
-        lr=1e-2,
-        betas=(0.5, 0.999),
-        eps=1e-8,
+        optimizer=ADAM,
         clip=None,
         precision=None,
         schedule=Schedule(constant=total // 2, decay=total - total // 2),

@@ -21,7 +21,8 @@ from trainers.gan import GAN, Phase
 from trainers.player import Player, phase_parameters
 
 Moments = dict[str, dict[str, Tensor]]
-"""Adam's state by parameter name: {"exp_avg", "exp_avg_sq", "step"}, of full shape."""
+"""The optimizer's state by parameter name, of full shape: of Adam "exp_avg", "exp_avg_sq" and
+"step"."""
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 """Parameter groups -> optimizer."""
 
@@ -64,7 +65,7 @@ class Seat:
     """The all-reduce of its gradients where `Backend.step` waits for it, not the wrapper."""
 
     def moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
-        """(name, Adam's state) of every parameter that has been stepped.
+        """(name, the optimizer's state) of every parameter that has been stepped.
 
         One at a time, so that ranks need not keep what they have no use for; but all ranks go
         through all of them together: what is sharded is gathered on the way."""
@@ -74,6 +75,9 @@ class Seat:
     def past(self) -> Past:
         """For the seat that follows this one. All ranks call it together."""
         return Past(dict(self.moments()), self.scaler.state_dict())
+
+    def weights_changed(self) -> None:
+        """Let the optimizer go on from weights that were changed after its step."""
 
     def leave(self) -> None:
         """Take the wrapper's hooks off the parameters; the seat is of no use afterwards."""

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from trainers.backends.base import Moments, Place, Seat, take_over
 from trainers.backends.distributed import Distributed
+from trainers.backends.optimizers import counts_steps, moment_names
 from trainers.errors import TrainingError
 
 BUCKET = 2**25
 """Parameters whose gradients are reduced at a time: a buffer of 128 MiB, as long as a backward.
 DeepSpeed's own choice would be 2 GB."""
-SHARDED = ("exp_avg", "exp_avg_sq")
-"""What Adam keeps of each number of a parameter."""
 
 
 def engine_of(seat: Seat) -> Any:
@@ -52,25 +51,34 @@ class ShardedSeat(EngineSeat):
     def moments(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         from deepspeed.utils import safe_get_full_optimizer_state as gather
 
+        base = self.optimizer.optimizer
         for names, part in self._slices():
-            step = self.optimizer.state[part]["step"]
-            for name in names if step else ():
-                whole = {kind: gather(self.parameters[name], kind) for kind in SHARDED}
-                yield name, {"step": step.clone()} | whole  # a file holds no tensor twice
+            step = self.optimizer.state[part].get("step")
+            for name in names if step is None or step else ():
+                whole = {kind: gather(self.parameters[name], kind) for kind in moment_names(base)}
+                # A file holds no tensor twice.
+                yield name, whole if step is None else {"step": step.clone()} | whole
 
     def begin(self, moments: Moments) -> None:
         """Go on with `moments`, or from zero: DeepSpeed itself links only what the first group's
         first step has made."""
         from deepspeed.utils import safe_set_full_optimizer_state as scatter
 
+        base = self.optimizer.optimizer
+        kinds = moment_names(base)
         for names, part in self._slices():
-            step = moments[names[0]]["step"] if names[0] in moments else torch.tensor(0.0)
-            state = {kind: torch.zeros_like(part) for kind in SHARDED}
-            self.optimizer.state[part] = {"step": step.to(part.device, copy=True)} | state
+            state = {kind: torch.zeros_like(part) for kind in kinds}
+            if counts_steps(base):
+                step = moments[names[0]]["step"] if names[0] in moments else torch.tensor(0.0)
+                state["step"] = step.to(part.device, copy=True)
+            self.optimizer.state[part] = state
         self.optimizer._lazy_init_hp_params_optimizer_state()
         for name in self.parameters.keys() & moments.keys():
-            for kind in SHARDED:
+            for kind in kinds:
                 scatter(self.parameters[name], moments[name][kind], kind)
+
+    def weights_changed(self) -> None:
+        self.optimizer.refresh_fp32_params()  # it steps a copy of each rank's slice
 
     def _slices(self) -> Iterator[tuple[list[str], Tensor]]:
         """(names of a group's parameters, this rank's slice of them)."""
@@ -153,10 +161,10 @@ def prepare_import(on_cpu: bool) -> None:
 
 
 def groups_by_step(parameters: dict[str, nn.Parameter], moments: Moments) -> list[dict[str, Any]]:
-    """One group per number of steps that Adam has done: a slice has one count for all of it."""
+    """One group per number of steps that were done: a slice has one count for all of it."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        step = moments[name]["step"].item() if name in moments else 0.0
+        step = moments[name]["step"].item() if "step" in moments.get(name, {}) else 0.0
         groups.setdefault(step, []).append(parameter)
     return [{"params": group} for group in groups.values()]
 
@@ -168,7 +176,7 @@ def engine_config(stage: int, travels_as: torch.dtype | None = None) -> dict[str
         "train_micro_batch_size_per_gpu": 1,  # not used: batches are the stream's business
         "gradient_accumulation_steps": 1,  # not used: the loop says which micro-batch is the last
         "gradient_clipping": 0.0,  # the default is 1.0; `step` sets what is asked for
-        "zero_allow_untested_optimizer": True,  # torch's Adam
+        "zero_allow_untested_optimizer": True,  # torch's
         "zero_optimization": {
             "stage": stage,
             "overlap_comm": False,

@@ -36,6 +36,8 @@ class Progress:
     step: int = 0
     images: int = 0
     """Images consumed by all ranks together: also the position in the data order."""
+    averaged: int = 0
+    """Images at the last update of the moving average."""
     plateau: Plateau = field(default_factory=Plateau)
 
 
@@ -50,6 +52,7 @@ class Checkpoint:
     def progress(self) -> Progress:
         """A copy: the run's own moves on."""
         numbers = self.state["progress"]
+        numbers = {"averaged": numbers["images"]} | numbers  # every step did, before it was written
         return Progress(**numbers | {"plateau": Plateau(**numbers.get("plateau", {}))})
 
     @property

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from trainers.backends.base import Backend, Past, Seat
+from trainers.backends.optimizers import build_optimizer
 from trainers.backends.replicas import average_buffers, check_replicas
 from trainers.board.board import Observer
 from trainers.board.pictures import picture_of
@@ -119,23 +119,32 @@ class Trainer:
         self.compilation.start_step()
         carries: list[Batch] = [{} for _ in micro_batches]
         watched: dict[str, Tensor] = {}
-        due = [seat for seat in self.seats if self.progress.step % seat.phase.every == 0]
+        due = [seat for seat in self.seats if seat.phase.due(self.progress.step)]
         for seat in due:
-            watched |= self._compute(seat, micro_batches, carries)
-            if not self.backend.overlap:
-                watched |= self._finish(seat)
+            for left in reversed(range(seat.phase.repeats)):
+                watched |= self._compute(seat, micro_batches, carries)
+                if left or not self.backend.overlap:
+                    watched |= self._finish(seat)
         for seat in due if self.backend.overlap else ():
             watched |= self._finish(seat)
         average_buffers(self.backend, self.gan)
         self._advance()
-        if self.ema is not None:
-            self.ema.update(self.gan, self.recipe.global_batch)
+        if any(generates(self.gan, seat.phase) for seat in due):
+            self._average()
         return watched
+
+    def _average(self) -> None:
+        """Account for all images since the generators were last averaged."""
+        progress = self.progress
+        if self.ema is not None:
+            self.ema.update(self.gan, progress.images - progress.averaged, progress.images)
+        progress.averaged = progress.images
 
     def _advance(self) -> None:
         before, schedule = self.progress.images, self.recipe.schedule
         self.progress.step += 1
         self.progress.images += self.recipe.global_batch
+        self.gan.advance(self.progress.step, self.progress.images)
         if self.stagnates:  # the same on all ranks, whose rates must not differ
             loss = self.backend.mean(self.loss.double()).item()
             self.progress.plateau.add(loss, schedule, before, self.progress.images)
@@ -166,6 +175,9 @@ class Trainer:
         for group in seat.optimizer.param_groups:
             group["lr"] = lr
         norm, name = self.backend.step(seat, self.recipe.clip), seat.phase.name
+        with torch.no_grad():
+            if self.gan.constrain(name):
+                seat.weights_changed()
         if seat.scaler.is_enabled():  # it skips a step that is not finite and lowers its scale
             skipped = (~norm.isfinite()).float()
             norm = norm.nan_to_num(0.0, 0.0, 0.0)
@@ -198,7 +210,8 @@ class Trainer:
                 del seat
                 gc.collect()  # the old wrapper's hooks must be gone before the new one's come
                 precision = self.recipe.precision
-                optimizer = partial(self._optimizer, phase.name)
+                numbers, device = self.recipe.of(phase.name), self.backend.device
+                optimizer = partial(build_optimizer, numbers, device=device)
                 seat = self.backend.adopt(self.gan, phase, optimizer, precision, past)
             self.seats.append(seat)
 
@@ -218,19 +231,13 @@ class Trainer:
             with self.backend.together():
                 restore(resume, self.gan, self.ema, self.backend)
                 pasts = read_pasts(resume)
+        self.gan.advance(self.progress.step, self.progress.images)
         self.seat_phases(pasts)
         check_replicas(self.backend, self.gan)
         with self.vote.failing_together():
             for observer in self.observers:
                 observer.start(self.progress, self.recipe.schedule.total, config)
                 self.watching.append(observer)
-
-    def _optimizer(self, phase: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        recipe = self.recipe.of(phase)
-        fused = self.backend.device.type == "cuda"
-        return torch.optim.Adam(
-            groups, lr=recipe.lr, betas=recipe.betas, eps=recipe.eps, fused=fused or None
-        )
 
     def _fetch(self) -> list[Batch]:
         """The micro-batches of one step on the device; the wait for them is measured."""

@@ -167,7 +167,23 @@ def test_floors_are_ordered(outlook: Outlook) -> None:
     assert found.launches <= found.step <= found.kernels + found.launches
     assert found.launches == pytest.approx(LAUNCH * sum(len(part.kernels) for part in parts))
     faster = replace(H200, bandwidth=float("inf"))
-    assert floors(parts, faster, "bf16").kernels == pytest.approx(found.arithmetic)
+    assert floors(outlook.costs, faster, "bf16").kernels == pytest.approx(found.arithmetic)
+
+
+def test_a_phase_that_seldom_runs_counts_for_less(outlook: Outlook) -> None:
+    shares = outlook.costs.shares
+    assert set(shares.values()) == {1.0}
+    alone, mean = (
+        replace(outlook, costs=replace(outlook.costs, shares=shares | {"G": share}))
+        for share in (0.0, 0.2)
+    )
+    all_of_it, of_d = outlook.floors(H200).step, alone.floors(H200).step
+    assert mean.floors(H200).step == pytest.approx(of_d + 0.2 * (all_of_it - of_d))
+    before, now = (updates(o.costs, 1, H200, "bf16") for o in (outlook, mean))
+    for update, other in zip(before, now, strict=True):
+        sent, less = (sum(num_bytes for _, num_bytes in u.gradients) for u in (update, other))
+        assert less / sent == pytest.approx(other.compute / update.compute)
+        assert other.compute / update.compute == pytest.approx(0.2 if update is before[0] else 1)
 
 
 @pytest.mark.parametrize("num_micro", [1, 3])

@@ -12,6 +12,7 @@ from launcher.commands import cli
 from launcher.recipe import building, config, epochs, originals_options, yaml_files
 from launcher.recipe.arguments import prepared
 from launcher.recipe.config import ConfigError
+from trainers.recipe import OptimizerRecipe
 
 MINIMAL = {
     "gan": "pix2pixhd",
@@ -366,5 +367,32 @@ def test_the_originals_spellings_of_rates_and_schedules() -> None:
     ],
 )
 def test_rates_that_cannot_be_meant(options: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        config.load("cyclegan", options)
+
+
+def test_each_player_may_have_an_optimizer_of_its_own() -> None:
+    options = {"optim.kind": "rmsprop", "optim.lr": "5e-5", "optim.alpha": "0.9"}
+    options |= {"optim.players.G.kind": "adamw", "optim.players.G.weight_decay": "0.1"}
+    plan = building.recipe_of(epochs.resolve(config.load("cyclegan", options), 100), 1)
+    assert plan.of("D") == OptimizerRecipe(5e-5, "rmsprop", (0.5, 0.999), alpha=0.9)
+    assert plan.of("G").kind == "adamw" and plan.of("G").weight_decay == 0.1
+    again = config.build(yaml.safe_load(config.load("cyclegan", options).to_yaml()), "saved")
+    assert again == config.load("cyclegan", options)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"optim.momentum": "0.9"}, "`optim.momentum` is 0.9, but adam does not have it"),
+        ({"optim.kind": "sgd", "optim.beta1": "0"}, "`optim.beta1` is 0.0, but sgd does not"),
+        (
+            {"optim.players.D.kind": "rmsprop", "optim.players.D.beta1": "0.5"},
+            "`optim.players.D.beta1` is 0.5, but rmsprop does not have it",
+        ),
+        ({"optim.kind": "lion"}, "optim.kind"),
+    ],
+)
+def test_numbers_of_another_optimizer_are_told(options: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         config.load("cyclegan", options)

@@ -61,6 +61,24 @@ def test_a_run_keeps_its_order(tmp_path: Path, option: str, value: str, message:
         run_folder.check_same_run(after, "abc", Checkpoint(tmp_path, state))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optim.kind": "rmsprop"}, "optim.kind was 'adam' in .* and is 'rmsprop' now: keep it"),
+        ({"optim.players.D.kind": "sgd"}, "optim.players.D.kind was None in .* 'sgd' now: keep it"),
+    ],
+)
+def test_a_run_keeps_its_kinds_of_optimizers(
+    tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    mine = {"run_dir": str(tmp_path), "schedule.constant": "8", "schedule.decay": "0"}
+    state = {"config": load("cyclegan", mine).model_dump(mode="json"), "data": "abc"}
+    then = Checkpoint(tmp_path, state)
+    run_folder.check_same_run(load("cyclegan", mine | {"optim.lr_D": "1e-4"}), "abc", then)
+    with pytest.raises(ConfigError, match=message):
+        run_folder.check_same_run(load("cyclegan", mine | options), "abc", then)
+
+
 def test_options_that_came_later_count_as_their_defaults(tmp_path: Path) -> None:
     """The run of an earlier version goes on; what was not said then is no change."""
     options = {"run_dir": str(tmp_path), "schedule.constant": "8", "schedule.decay": "0"}

@@ -18,17 +18,18 @@ import torch
 import torch.distributed as dist
 
 from tests import gang
-from tests.trainers import toy
+from tests.trainers import toy, varied
 from tests.trainers.engine.test_trainer import StopAfter, assert_same, poison, unwritable
 from tests.trainers.gans import test_pix2pixhd_resume, test_translators
 from tests.trainers.hd import raw_batch
+from tests.trainers.varied import OPTIMIZERS
 from trainers.backends.base import Backend
 from trainers.backends.deepspeed_zero import engine_config, prepare_import
 from trainers.backends.opening import open_backend
 from trainers.checkpoints.checkpoint import find
 from trainers.errors import TrainingError
 from trainers.gan import Batch
-from trainers.recipe import Cadence
+from trainers.recipe import Cadence, OptimizerRecipe
 
 STAGES = (0, 1, 2)
 AT_THE_END = Cadence(log=4, pictures=0, save=0)
@@ -70,7 +71,7 @@ def apart(backend: Backend, global_batch: int, num_micro: int) -> Callable[[int]
 
 
 def train_cycle(folder: Path, zero: int | None = None, **model) -> None:
-    plan = toy.recipe(total=12, lr=2e-3, cadence=AT_THE_END)
+    plan = toy.recipe(total=12, optimizer=toy.SLOW, cadence=AT_THE_END)
     toy.train(
         folder,
         plan,
@@ -85,7 +86,7 @@ TOYS = {
     "noisy": {"dropout": 0.5},
     "compressed": {"dropout": 0.5, "travels_as": torch.bfloat16},
     "micro": {"num_micro": 2},
-    "players": {"players": {"D": {"lr": 3e-3, "betas": (0.9, 0.99)}}},
+    "players": {"players": {"D": OptimizerRecipe(3e-3, betas=(0.9, 0.99))}},
     "both": {"num_micro": 2, "clip": 0.05},
 }
 
@@ -94,6 +95,8 @@ def compare_work(root: str) -> None:
     """The same runs under DDP and under each stage."""
     for zero in (None, *STAGES):
         folder = Path(root, str(zero))
+        for name, optimizer in OPTIMIZERS.items():
+            varied.train(folder / name, optimizer=optimizer, dtype=torch.float32, zero=zero)
         for name, changes in TOYS.items():
             train_toy(folder / name, zero, **changes)
         train_hd(folder / "hd", zero)
@@ -108,6 +111,10 @@ def moving_work(root: str) -> None:
     for zero in (1, 2):
         train_toy(folder / f"cut-{zero}", zero, StopAfter(4), dropout=0.5)
         train_toy(folder / f"cut-{zero}", zero, dropout=0.5)
+    for name, optimizer in OPTIMIZERS.items():
+        options = {"optimizer": optimizer, "dtype": torch.float32}
+        for zero, steps in ((1, 4), (None, 1), (2, 99)):
+            varied.train(folder / name, zero=zero, stop=StopAfter(steps), **options)
     for steps in (HD_SWITCH - 1, HD_SWITCH, HD_SWITCH + 1):
         train_hd(folder / f"hd-{steps}", 2, StopAfter(steps))
         train_hd(folder / f"hd-{steps}", 2)
@@ -145,7 +152,8 @@ def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("zero", STAGES)
 @pytest.mark.parametrize(
-    "name", ["noisy", "compressed", "players", "hd", "hd-bf16", "cycle", "cycle-directions"]
+    "name",
+    [*OPTIMIZERS, "noisy", "compressed", "players", "hd", "hd-bf16", "cycle", "cycle-directions"],
 )
 def test_every_stage_equals_ddp_bit_for_bit(runs: Path, name: str, zero: int) -> None:
     assert_same(runs / "None" / name, runs / str(zero) / name)
@@ -178,6 +186,11 @@ def test_a_run_that_changes_its_backend_at_every_step_changes_no_bit(
     runs: Path, moved: Path
 ) -> None:
     assert_same(runs / "None" / "hd", moved / "tour")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_s_state_moves_between_backends(runs: Path, moved: Path, name: str) -> None:
+    assert_same(runs / "None" / name, moved / name)
 
 
 def test_a_sharded_run_goes_on_in_one_process(moved: Path) -> None:

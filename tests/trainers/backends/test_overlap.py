@@ -62,7 +62,7 @@ def train_hd(folder: Path, **options: Any) -> None:
 
 
 def train_pairs(folder: Path, make_gan: Callable[[], Any], **options: Any) -> None:
-    plan = toy.recipe(total=8, lr=2e-3, cadence=AT_THE_END)
+    plan = toy.recipe(total=8, optimizer=toy.SLOW, cadence=AT_THE_END)
     make_stream = test_translators.make_stream
     toy.train(folder, plan, make_gan=make_gan, make_stream=make_stream, **options)
 

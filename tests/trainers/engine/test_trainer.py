@@ -17,7 +17,7 @@ from trainers.checkpoints.checkpoint import find
 from trainers.engine.trainer import Trainer, generates
 from trainers.errors import TrainingError
 from trainers.gans import cyclegan, pix2pix, pix2pixhd
-from trainers.recipe import Cadence
+from trainers.recipe import Cadence, OptimizerRecipe
 from trainers.schedule import Schedule
 
 
@@ -110,7 +110,7 @@ VARIANTS = {
     "clip": {"clip": 0.05},
     "accumulation": {"num_micro": 2},
     "both": {"num_micro": 2, "clip": 0.05},
-    "players": {"players": {"D": {"lr": 3e-3, "betas": (0.9, 0.99)}}},
+    "players": {"players": {"D": OptimizerRecipe(3e-3, betas=(0.9, 0.99))}},
     # Half a loss is never reached: the rate falls after every stretch of two steps.
     "plateau": {"schedule": Schedule(20, 0, "plateau", 8, 0.5, patience=0, threshold=0.5)},
 }
@@ -281,7 +281,7 @@ def test_ema_follows_its_formula() -> None:
     ema = Ema(gan, halflife=8)
     before = ema.shadow["G.head.1.bias"].clone()
     gan.nets["G"]["head"][1].bias.data += 1.0
-    ema.update(gan, images=4)
+    ema.update(gan, images=4, seen=4)
     expected = before + (1 - 0.5**0.5)
     assert torch.allclose(ema.shadow["G.head.1.bias"], expected, atol=1e-15)
     live = gan.nets["G"]["head"][1].bias.detach().clone()

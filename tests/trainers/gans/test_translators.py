@@ -82,7 +82,7 @@ def train(
     observers: tuple[Observer, ...] = (),
     **changes: object,
 ) -> None:
-    numbers = {"total": 16, "lr": 2e-3, "cadence": Cadence(log=4, pictures=8, save=0)}
+    numbers = {"total": 16, "optimizer": toy.SLOW, "cadence": Cadence(log=4, pictures=8, save=0)}
     plan = toy.recipe(**(numbers | changes))
     makers = {"make_gan": make_gan, "make_stream": make_stream}
     toy.train(folder, plan, stop=stop, observers=observers, **makers)

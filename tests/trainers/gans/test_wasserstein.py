@@ -75,7 +75,7 @@ def train(
 
         return stream
 
-    numbers = {"total": 8, "lr": 2e-3, "cadence": Cadence(log=4, pictures=0, save=0)}
+    numbers = {"total": 8, "optimizer": toy.SLOW, "cadence": Cadence(log=4, pictures=0, save=0)}
     makers = {"make_gan": make_gan, "make_stream": make_stream}
     toy.train(folder, toy.recipe(**numbers | changes), dtype=dtype, zero=zero, stop=stop, **makers)
 
