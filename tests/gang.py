@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
-TIMEOUT = 240
-"""Seconds a gang may take before it counts as hanging."""
+from tests.patience import wait_for
 
 
 def run(world: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -30,11 +30,12 @@ def run(world: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
         member.start()
         writer.close()
         members.append((member, reader))
-    deadline = time.monotonic() + TIMEOUT
-    results = [_receive(rank, reader, deadline) for rank, (_, reader) in enumerate(members)]
-    for member, _ in members:
-        member.kill()
-        member.join()
+    try:
+        results = [_receive(reader) for _, reader in members]
+    finally:
+        for member, _ in members:
+            member.kill()
+            member.join()
     for rank, (ok, value) in enumerate(results):
         assert ok, f"rank {rank} of {world}:\n{value}"
     return [value for _, value in results]
@@ -46,9 +47,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _receive(rank: int, reader: Any, deadline: float) -> tuple[bool, Any]:
-    if not reader.poll(max(0.0, deadline - time.monotonic())):
-        return False, f"no answer within {TIMEOUT} s"
+def _receive(reader: Connection) -> tuple[bool, Any]:
+    wait_for(partial(reader.poll, 1), "answer of a rank")
     try:
         return reader.recv()
     except EOFError:

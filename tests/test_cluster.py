@@ -8,7 +8,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from cluster.slurm import queries
+from tests import patience
 from tests.cluster.minislurm import MiniSlurm
 from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
 from tests.test_readme import QUEUED, commands
@@ -23,8 +23,8 @@ from trainers.checkpoints.checkpoint import find
 
 TOTAL = 1200
 """Images: about half a minute of training."""
-WAIT_S = 240
-"""Longer than anything here takes on a busy machine."""
+QUIET = 180
+"""Seconds without work that SLURM's own waits take here, and more."""
 SHORT = {
     "schedule": {"constant": TOTAL // 2, "decay": TOTAL // 2},
     "cadence": {"log": 4, "pictures": 0, "save": 40},
@@ -63,12 +63,17 @@ class Job:
         self.number = json.loads((self.run / "job.json").read_text())["job"]
 
     def wait(self, what: Callable[[], object], name: str) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not what():
+        def met() -> object:
             state = queries.status(self.number)
             over = state is not None and state.over and state.state != "COMPLETED"
-            assert time.monotonic() < deadline and not over, f"{name}: {state}\n{self.log()}"
-            time.sleep(0.1)
+            assert not over, f"{name}: {state}\n{self.log()}"
+            return what()
+
+        try:
+            patience.wait_for(met, name, QUIET)
+        except AssertionError as error:
+            error.add_note(self.log())
+            raise
 
     def reach(self, images: int) -> None:
         self.wait(lambda: self.images() >= images, f"{images} images")
@@ -140,28 +145,18 @@ def test_the_readme_s_commands(slurm_cluster: MiniSlurm, folder: Path) -> None:
         words = shlex.split(line.replace("--gpus=4", "--ranks=1").replace("total=8", "total=2"))
         if words[3] in ("submit", "doctor"):
             words += SLIM
-        done = subprocess.run(
+        done = patience.run(
             [sys.executable, *words[1:]],
             cwd=folder,
-            text=True,
-            capture_output=True,
-            timeout=120,
             env=environment() | {"PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         if words[3] == "submit" and "--dry" not in words:
-            await_line(folder / "runs" / "city" / "metrics.jsonl")
+            patience.wait_for_line(folder / "runs" / "city" / "metrics.jsonl")
         if words[3] == "stop":
-            await_line(folder / "runs" / "city" / "outcome.json")
+            patience.wait_for_line(folder / "runs" / "city" / "outcome.json")
             outcome = json.loads((folder / "runs" / "city" / "outcome.json").read_text())
             assert outcome["reason"] == "stop file"
-
-
-def await_line(path: Path) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not (path.exists() and path.read_text().endswith("\n")):
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.2)
 
 
 def test_srun_alone_starts_a_run_in_an_allocation(slurm_cluster: MiniSlurm, folder: Path) -> None:
@@ -180,12 +175,9 @@ def test_srun_alone_starts_a_run_in_an_allocation(slurm_cluster: MiniSlurm, fold
         str(recipe),
         f"--run_dir={run}",
     ]
-    done = subprocess.run(
+    done = patience.run(
         command,
         cwd=ROOT,
-        text=True,
-        capture_output=True,
-        timeout=WAIT_S,
         env={k: v for k, v in environment().items() if k != "GLOO_SOCKET_IFNAME"},
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests import patience
 from tests.launcher.sample import ROOT, environment
 from trainers.checkpoints.checkpoint import find
 
-TIMEOUT = 900
 RUNS = {
     "pix2pixhd": {"coarse": "G/gan", "full": "G/gan"},
     "pix2pix": {"pix2pix": "G/gan"},
@@ -31,14 +30,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=RUNS)
 def demo(folder: Path, request: pytest.FixtureRequest) -> tuple[str, str]:
     """Name and output of a demo. It has the status 0 only if its pictures beat simple answers."""
-    done = subprocess.run(
+    done = patience.run(
         # The environment that runs this test is set up already: nothing is to be made anew.
         ["make", "demo", f"RECIPE={request.param}", f"DEMO={folder}", "--assume-old=.venv/ready"],
         cwd=ROOT,
         env=environment() | {"MAKEFLAGS": ""},
-        text=True,
-        capture_output=True,
-        timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return request.param, done.stdout

@@ -25,8 +25,8 @@ from tests.cluster.spaces import (
     kill_all_with,
     remove_tree_of_groups,
     run,
-    wait_for,
 )
+from tests.patience import wait_for
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "scontrol", "sbatch", "srun", "ip")
 FREEZER = Path("/sys/fs/cgroup/freezer")
@@ -118,13 +118,13 @@ class MiniSlurm:
         try:
             self._configure()
             self._start("munged", *self._munged())
-            wait_for((self.home / "munge.socket").exists, 10, "munged")
+            wait_for((self.home / "munge.socket").exists, "munged")
             if self.spaces:
                 self._connect()
             self._start("slurmctld", "slurmctld", "-D", "-i")
             for name in self.names:
                 self.boot(name)
-            wait_for(lambda: set(map(self.state, self.names)) == {"IDLE"}, 20, "idle nodes")
+            wait_for(lambda: set(map(self.state, self.names)) == {"IDLE"}, "idle nodes")
         except BaseException as error:
             error.add_note(self.logs())
             self.__exit__()
@@ -210,7 +210,7 @@ class MiniSlurm:
         """The switch, and this machine's cable to it."""
         script = "ip link add switch type bridge; ip link set switch up; read -r over || true"
         self.switch = Space(script, self.home / "switch.log")
-        wait_for(lambda: "switch" in self.switch.run("ip", "link"), 10, "switch")
+        wait_for(lambda: "switch" in self.switch.run("ip", "link"), "switch")
         plug = f"mini{os.getpid()}"
         self.switch.plug("head", None, plug)
         self.switch.run("ip", "link", "set", "head", "master", "switch", "up")

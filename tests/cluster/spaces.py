@@ -6,9 +6,10 @@ import os
 import shlex
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from tests import patience
+from tests.patience import wait_for
 
 TIE = ("setpriv", "--pdeathsig", "KILL")
 UNSHARE = shlex.split(
@@ -18,18 +19,9 @@ UNSHARE = shlex.split(
 
 def run(*command: str, check: bool = True) -> str:
     """What a command prints; its error is part of the failure."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = patience.run(command)
     assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr}{done.stdout}"
     return done.stdout
-
-
-def wait_for(met: Callable[[], object], seconds: float, what: str) -> float:
-    """Poll until `met()`; the seconds it took."""
-    start = time.monotonic()
-    while not met():
-        assert time.monotonic() - start < seconds, f"no {what} within {seconds} s"
-        time.sleep(0.05)
-    return time.monotonic() - start
 
 
 class Tied:
@@ -61,7 +53,7 @@ class Space(Tied):
         super().__init__(*UNSHARE, script, log=log)
         outer = self.process.pid
         children = Path(f"/proc/{outer}/task/{outer}/children")
-        wait_for(lambda: children.read_text().split(), 10, "process in the new space")
+        wait_for(lambda: children.read_text().split(), "process in the new space")
         self.root = children.read_text().split()[0]
 
     def kill(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from tests import patience
 from tests.gang import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ def organza(*arguments: object, launch: int = 0) -> tuple[int, str]:
     """Exit status and everything printed."""
     process = start(*arguments, launch=launch)
     try:
-        output, _ = process.communicate(timeout=240)
+        output, _ = patience.communicate(process)
     finally:
         process.kill()
     return process.returncode, output

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import patience
 from tests.launcher.sample import ROOT, environment
 
 ADDED = {
@@ -45,9 +46,7 @@ def run(checkout: Path, *words: str, launch: bool = False) -> subprocess.Complet
         command = ["accelerate", "launch", "--multi_gpu", "--num_processes", "2"]
         command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         command += ["--main_process_port", "0", "-m", *words]
-    return subprocess.run(
-        command, cwd=checkout, env=environment(), text=True, capture_output=True, timeout=240
-    )
+    return patience.run(command, cwd=checkout, env=environment())
 
 
 def test_three_files_make_a_gan(checkout: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from shards.processes import Tick, run_jobs
 from shards.records import DataError
-from tests.shards.sources import ROOT, alive, descendants, wait_until
+from tests import patience
+from tests.shards.sources import ROOT, alive, descendants
 
 
 def square(job: int, tick: Tick) -> int:
@@ -108,10 +109,10 @@ def test_an_interrupt_at_the_terminal_ends_all_quickly(tmp_path: Path):
     process.stdout.readline()
     family = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=15)
+    _, errors = patience.communicate(process)
     assert process.returncode != 0
     assert errors.count("Traceback") == 1 and errors.endswith("KeyboardInterrupt\n"), errors
-    wait_until(lambda: not alive(family))
+    patience.wait_for(lambda: not alive(family))
 
 
 def test_a_worker_keeps_what_it_frees():

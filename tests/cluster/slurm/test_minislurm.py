@@ -18,7 +18,8 @@ from cluster.slurm.sbatch import job, render
 from cluster.start.hosts import compress, expand
 from tests.cluster.jobs import GOLDENS, JOBS
 from tests.cluster.minislurm import MiniSlurm
-from tests.cluster.spaces import run, wait_for
+from tests.cluster.spaces import run
+from tests.patience import wait_for
 
 ROOT = Path(__file__).parents[3]
 STAND_IN = """
@@ -71,9 +72,9 @@ def start(slurm_cluster: MiniSlurm, tmp_path: Path) -> Any:
         print(log.read_text())  # shown if the test failed
     for number in jobs:
         queries.cancel(number)
-        wait_for(lambda: queries.status(number).over, 20, "end of the job")
+        wait_for(lambda: queries.status(number).over, "end of the job")
     for name in slurm_cluster.names:
-        wait_for(lambda: slurm_cluster.state(name) == "IDLE", 20, f"idle {name}")
+        wait_for(lambda: slurm_cluster.state(name) == "IDLE", f"idle {name}")
 
 
 def seen(folder: Path) -> list[dict[str, Any]]:
@@ -89,7 +90,7 @@ def test_the_tasks_of_two_nodes_find_each_other(
     slurm_cluster: MiniSlurm, start: Any, tmp_path: Path
 ) -> None:
     number = start(nodes="2", gpus="2", cpus="2")
-    wait_for(lambda: in_state(number, "COMPLETED"), 20, "end of the job")
+    wait_for(lambda: in_state(number, "COMPLETED"), "end of the job")
     tasks = seen(tmp_path)
     assert [task["host"] for task in tasks] == ["n1", "n1", "n2", "n2"]
     for rank, task in enumerate(tasks):
@@ -115,7 +116,7 @@ def test_debian_s_loopback_name_leads_nobody_astray(
     hosts.write_text("127.0.0.1 localhost\n127.0.1.1 n1\n127.0.1.1 n2\n")
     try:
         number = start(nodes="2")
-        wait_for(lambda: in_state(number, "COMPLETED"), 20, "end of the job")
+        wait_for(lambda: in_state(number, "COMPLETED"), "end of the job")
     finally:
         hosts.write_text(before)
     (address,) = {task["meeting"]["address"] for task in seen(tmp_path)}

@@ -17,7 +17,7 @@ import pytest
 from cluster.text_files import replace_text
 from cluster.watch import heartbeat
 from cluster.watch.heartbeat import Beat, Heart
-from tests.cluster.spaces import wait_for
+from tests.patience import wait_for
 
 BEAT = Beat(rank=3, host="n2", pid=4711, step=120, images=960, doing="data", beats=7, time=1e9)
 LIVING = """
@@ -43,10 +43,10 @@ def put(folder: Path, beat: Beat) -> None:
 def test_a_heart_tells_where_the_rank_is_until_it_leaves(tmp_path: Path) -> None:
     heart = Heart(tmp_path / "heartbeats", 3).start()
     heart.pulse("data", 12, 96)
-    wait_for(lambda: [b.step for b in heartbeat.read(tmp_path / "heartbeats")] == [12], 5, "beat")
+    wait_for(lambda: [b.step for b in heartbeat.read(tmp_path / "heartbeats")] == [12], "beat")
     (beat,) = heartbeat.read(tmp_path / "heartbeats")
     assert (beat.rank, beat.pid, beat.images, beat.doing) == (3, os.getpid(), 96, "data")
-    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats")[0].beats > beat.beats, 5, "next beat")
+    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats")[0].beats > beat.beats, "next beat")
     heart.stop()
     (last,) = heartbeat.read(tmp_path / "heartbeats")
     assert (last.step, last.doing) == (12, "end") and not heart.thread.is_alive()
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_beats_come_back(
     error = capfd.readouterr().err
     assert error.count("Rank 1 cannot write its heartbeat") == 1 and "goes on" in error
     (tmp_path / "heartbeats").unlink()
-    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats"), 5, "beat after all")
+    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats"), "beat after all")
     heart.stop()
     assert capfd.readouterr().err == ""
 
@@ -146,7 +146,7 @@ def live(folder: Path, start: str) -> subprocess.Popen[str]:
 def test_a_rank_of_an_earlier_start_ends_itself(tmp_path: Path) -> None:
     heartbeat.begin(tmp_path, "start 0")
     with live(tmp_path, "start 0") as rank:
-        wait_for(lambda: heartbeat.read(tmp_path), 10, "beat")
+        wait_for(lambda: heartbeat.read(tmp_path), "beat")
         heartbeat.begin(tmp_path, "start 1")
         assert rank.wait(5) == -signal.SIGKILL
         assert "belongs to the start start 0" in rank.stderr.read()
@@ -157,6 +157,6 @@ def test_a_rank_that_nobody_watches_lives_on(tmp_path: Path, own: str, current: 
     if current:
         heartbeat.begin(tmp_path, current)
     with live(tmp_path, own) as rank:
-        wait_for(lambda: [b for b in heartbeat.read(tmp_path) if b.beats > 3], 10, "beats")
+        wait_for(lambda: [b for b in heartbeat.read(tmp_path) if b.beats > 3], "beats")
         assert rank.poll() is None
         rank.kill()

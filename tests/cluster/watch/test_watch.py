@@ -17,7 +17,8 @@ import pytest
 from cluster.text_files import replace_text
 from cluster.watch import attempts, heartbeat
 from cluster.watch.heartbeat import Heart
-from tests.cluster.spaces import wait_for
+from tests import patience
+from tests.patience import wait_for
 
 ROOT = Path(__file__).parents[3]
 RANKS = (sys.executable, "-m", "tests.cluster.ranks")
@@ -38,8 +39,8 @@ class Watched:
             stdout=subprocess.PIPE,
         )
 
-    def end(self, seconds: float = 15) -> tuple[int, str]:
-        words, _ = self.process.communicate(timeout=seconds)
+    def end(self) -> tuple[int, str]:
+        words, _ = patience.communicate(self.process)
         return self.process.returncode, words
 
     @property
@@ -112,13 +113,13 @@ def test_a_mistake_is_not_repeated(watch: type[Watched], tmp_path: Path) -> None
 
 
 def test_a_frozen_rank_is_named_and_started_again(watch: type[Watched], tmp_path: Path) -> None:
-    status, words = watch(6, "0:3:freeze", options=("--timeout_s=1",)).end(30)
+    status, words = watch(6, "0:3:freeze", options=("--timeout_s=1",)).end()
     assert status == 0 and steps(tmp_path)[-1] == 5
     assert re.search(r"(has been|is) no sign of life from rank 0 on \S+ \(pid \d+, step \d", words)
 
 
 def test_a_hung_rank_is_named_and_started_again(watch: type[Watched], tmp_path: Path) -> None:
-    status, words = watch(6, "0:3:hang", options=("--timeout_s=1",)).end(30)
+    status, words = watch(6, "0:3:hang", options=("--timeout_s=1",)).end()
     assert status == 0 and steps(tmp_path)[-1] == 5
     assert re.search(r"No rank has gone on for 1 s: .* rank 0 on \S+ \(pid \d+, step 3", words)
 
@@ -140,7 +141,7 @@ def test_the_stop_file_ends_the_job_and_the_next_one_goes_on(
     watch: type[Watched], tmp_path: Path
 ) -> None:
     watched = watch(1000)
-    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    wait_for(lambda: len(steps(tmp_path)) > 2, "steps")
     (tmp_path / "stop").touch()
     status, words = watched.end()
     saved = steps(tmp_path)[-1] + 1
@@ -151,7 +152,7 @@ def test_the_stop_file_ends_the_job_and_the_next_one_goes_on(
 
 def test_the_warning_without_requeue_ends_the_job(watch: type[Watched], tmp_path: Path) -> None:
     watched = watch(1000)
-    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    wait_for(lambda: len(steps(tmp_path)) > 2, "steps")
     os.kill(heartbeat.read(tmp_path / "heartbeats")[0].pid, signal.SIGUSR2)
     status, words = watched.end()
     assert status == 0 and "Stopped by SIGUSR2" in words and "goes on" in words
@@ -159,7 +160,7 @@ def test_the_warning_without_requeue_ends_the_job(watch: type[Watched], tmp_path
 
 def test_the_warning_to_the_watch_is_passed_on(watch: type[Watched], tmp_path: Path) -> None:
     watched = watch(1000)
-    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    wait_for(lambda: len(steps(tmp_path)) > 2, "steps")
     watched.process.send_signal(signal.SIGUSR2)
     status, words = watched.end()
     assert status == 0 and f"Stopped by SIGUSR2 and saved at {steps(tmp_path)[-1] + 1}" in words
@@ -180,7 +181,7 @@ def test_ranks_that_hang_after_the_warning_are_given_up(
     watch: type[Watched], tmp_path: Path
 ) -> None:
     watched = watch(1000, "0:3:freeze", options=("--requeue", "--signal_s=1"))
-    wait_for(lambda: len(steps(tmp_path)) > 3, 10, "steps")
+    wait_for(lambda: len(steps(tmp_path)) > 3, "steps")
     watched.process.send_signal(signal.SIGUSR2)
     status, words = watched.end()
     assert "The time limit is near. The ranks have not left in time." in words, words
@@ -196,7 +197,7 @@ def test_a_wish_to_stop_between_two_starts_is_kept(tmp_path: Path) -> None:
 
 def test_a_second_watch_changes_nothing(watch: type[Watched], tmp_path: Path) -> None:
     first = watch(1000)
-    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    wait_for(lambda: len(steps(tmp_path)) > 2, "steps")
     status, words = watch(1000).end()
     assert status == 1 and f"is in the hands of process {first.process.pid} on" in words
     (tmp_path / "stop").touch()
@@ -208,7 +209,7 @@ def test_a_later_restart_of_a_job_takes_the_run_from_an_earlier_one(tmp_path: Pa
     """As of one on a node that SLURM does not reach any more."""
     command = (*RANKS, str(tmp_path), "40")
     lost = Watched(tmp_path, *command, SLURM_JOB_ID="17")
-    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    wait_for(lambda: len(steps(tmp_path)) > 2, "steps")
     again = Watched(tmp_path, *command, SLURM_JOB_ID="17", SLURM_RESTART_COUNT="1")
     assert "started again (job 17, restart 1" in lost.end()[1] and lost.process.returncode == 1
     assert again.end()[0] == 0 and steps(tmp_path)[-1] == 39
@@ -218,12 +219,12 @@ def test_after_sigterm_the_job_stays_until_slurm_ends_it(
     watch: type[Watched], tmp_path: Path
 ) -> None:
     watched = watch(1000)
-    wait_for(lambda: len(steps(tmp_path)) > 2, 10, "steps")
+    wait_for(lambda: len(steps(tmp_path)) > 2, "steps")
     watched.process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     assert watched.process.poll() is None and not (tmp_path / "outcome.json").exists()
     os.kill(heartbeat.read(tmp_path / "heartbeats")[0].pid, signal.SIGTERM)
-    wait_for((tmp_path / "outcome.json").exists, 10, "outcome")
+    wait_for((tmp_path / "outcome.json").exists, "outcome")
     time.sleep(1.5)
     assert watched.process.poll() is None and watched.starts == [0]
 
@@ -236,7 +237,7 @@ def test_a_rank_of_an_earlier_start_is_gone_before_the_next(
     orphan = subprocess.Popen(
         [*RANKS, tmp_path, "1000"], cwd=ROOT, env=os.environ | {heartbeat.START: "an earlier start"}
     )
-    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats"), 10, "beat")
+    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats"), "beat")
     saved = 2 * (len(steps(tmp_path)) // 2) + 20
     assert watch(saved).end()[0] == 0
     assert orphan.wait(5) == -signal.SIGKILL
@@ -248,7 +249,7 @@ def test_a_rank_of_an_earlier_start_is_gone_before_the_next(
 def test_a_stranger_s_rank_that_lives_on_is_named(tmp_path: Path, watch: type[Watched]) -> None:
     """`train` by hand in the same run folder belongs to no start."""
     heart = Heart(tmp_path / "heartbeats", 0).start()
-    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats"), 5, "beat")
+    wait_for(lambda: heartbeat.read(tmp_path / "heartbeats"), "beat")
     beats = tmp_path / "heartbeats" / "rank00000.json"
     watched = watch(3)
     deadline = time.monotonic() + 10
@@ -279,6 +280,6 @@ def test_what_does_not_fit_is_named(
 ) -> None:
     command = [sys.executable, "-m", "cluster.watch"]
     command += [str(tmp_path) if word == "RUN" else word for word in arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    done = patience.run(command, cwd=ROOT)
     assert done.returncode in (1, 2) and message in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

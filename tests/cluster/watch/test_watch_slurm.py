@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,8 +19,10 @@ from cluster.slurm import queries
 from cluster.slurm.sbatch import job, render
 from cluster.watch import attempts, heartbeat
 from cluster.watch.attempts import Attempt
+from tests import patience
 from tests.cluster.minislurm import MiniSlurm
-from tests.cluster.spaces import run, wait_for
+from tests.cluster.spaces import run
+from tests.patience import wait_for
 
 ROOT = Path(__file__).parents[3]
 FOREVER = 10_000
@@ -55,10 +56,10 @@ class Run:
         return [int(line[0]) for line in self.lines(rank)]
 
     def await_steps(self, seconds: float = 30) -> None:
-        wait_for(lambda: min(len(self.lines(rank)) for rank in (0, 1)) > 3, seconds, "steps")
+        wait_for(lambda: min(len(self.lines(rank)) for rank in (0, 1)) > 3, "steps", seconds)
 
     def await_end(self, state: str, seconds: float = 30) -> None:
-        wait_for(lambda: self.state == state, seconds, state)
+        wait_for(lambda: self.state == state, state, seconds)
 
     def await_restart(self, seconds: float = 40) -> float:
         """Seconds from the fault until rank 1 trained in the next start."""
@@ -67,7 +68,7 @@ class Run:
             lines = self.lines(1)
             return [line for line in lines if line[3] != lines[0][3]]
 
-        wait_for(again, seconds, "training")
+        wait_for(again, "training", seconds)
         return float(again()[0][2]) - self.hurt
 
     @property
@@ -117,9 +118,9 @@ def runs(
     for one in runs.values():
         queries.cancel(one.number)
     for one in runs.values():
-        wait_for(lambda one=one: queries.status(one.number).over, 20, "end of the job")
+        wait_for(lambda one=one: queries.status(one.number).over, "end of the job")
     for node in slurm_cluster.names:
-        wait_for(lambda node=node: slurm_cluster.state(node) == "IDLE", 20, f"idle {node}")
+        wait_for(lambda node=node: slurm_cluster.state(node) == "IDLE", f"idle {node}")
 
 
 def hurt(cluster: MiniSlurm, runs: dict[str, Run]) -> None:
@@ -136,7 +137,7 @@ def hurt(cluster: MiniSlurm, runs: dict[str, Run]) -> None:
 def preempt(one: Run, urgent: Path) -> None:
     """Once in training, and three times while the ranks start."""
     for restart in range(4):
-        wait_for(lambda restart=restart: one.starts[-1:] == [(restart, 0)], 60, "start")
+        wait_for(lambda restart=restart: one.starts[-1:] == [(restart, 0)], "start")
         time.sleep(0.5)
         queries.submit(urgent)
 
@@ -203,7 +204,7 @@ def test_a_cancelled_job_stays_cancelled(one: Run) -> None:
 
 @pytest.mark.parametrize("one", ["warned"], indirect=True)
 def test_a_second_copy_of_a_job_leaves_the_first_alone(one: Run) -> None:
-    wait_for(lambda: queries.status(one.copy).state == "FAILED", 30, "end of the copy")
+    wait_for(lambda: queries.status(one.copy).state == "FAILED", "end of the copy")
     words = one.folder.joinpath("logs", f"job-{one.copy}.log").read_text()
     assert f"is in the hands of job {one.number}" in words and words.count("\n") == 1
     assert {start.job for start in attempts.attempts(one.folder)} == {one.number}
@@ -216,7 +217,7 @@ def test_a_job_that_waits_to_go_on_keeps_its_run(slurm_cluster: MiniSlurm, tmp_p
     attempts.record(tmp_path, Attempt(waiting, 0, 0, "2026-11-22T05:00:00", 8))
     command = [sys.executable, "-m", "cluster.watch", str(tmp_path), "--", "true"]
     copy = os.environ | {"SLURM_JOB_ID": "999"}
-    done = subprocess.run(command, cwd=ROOT, env=copy, capture_output=True, text=True, timeout=60)
+    done = patience.run(command, cwd=ROOT, env=copy)
     queries.cancel(waiting)
     assert done.returncode == 1
     assert f"in the hands of job {waiting}, which is PENDING" in done.stdout
@@ -234,7 +235,7 @@ def test_ranks_that_hang_at_the_time_limit_are_requeued_before_it(one: Run) -> N
 def test_a_preempted_job_comes_back(one: Run) -> None:
     """Also from preemptions while its ranks start, more often than it may fail."""
     restarts = [(restart, 0) for restart in range(5)]
-    wait_for(lambda: one.lines(1)[-1][3].startswith(f"job {one.number}, restart 4"), 90, "training")
+    wait_for(lambda: one.lines(1)[-1][3].startswith(f"job {one.number}, restart 4"), "training", 90)
     assert one.starts == restarts and one.log.count("SLURM preempts this job") == 4
     steps = one.steps()
     assert steps == list(range(len(steps)))
@@ -248,9 +249,9 @@ def test_the_job_of_a_crashed_node_goes_on(slurm_cluster: MiniSlurm, one: Run) -
     restarts = queries.status(one.number).restarts
     hurt_at, before = time.time(), len(one.lines(1))
     slurm_cluster.crash("n2")
-    wait_for(lambda: queries.status(one.number).restarts == restarts + 1, 40, "requeue")
+    wait_for(lambda: queries.status(one.number).restarts == restarts + 1, "requeue")
     assert slurm_cluster.state("n2").startswith("DOWN")
     slurm_cluster.boot("n2")
-    wait_for(lambda: one.starts[-1] == (restarts + 1, 0), 40, "start")
-    wait_for(lambda: len(one.lines(1)) > before, 20, "training")
+    wait_for(lambda: one.starts[-1] == (restarts + 1, 0), "start")
+    wait_for(lambda: len(one.lines(1)) > before, "training")
     print(f"crash of a node: training again after {time.time() - hurt_at:.1f} s")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.run.test_runs import wait_for
+from tests import patience
 from tests.launcher.sample import ROOT, environment, make_shards, organza, start, write_recipe
 from trainers.checkpoints.checkpoint import find
 
@@ -49,9 +49,9 @@ def test_a_warning_before_torch_is_there_is_answered_in_the_first_step(
 ) -> None:
     recipe = write_recipe(tmp_path, shards)
     process = start("train", recipe)
-    wait_for(importing, process)
+    patience.wait_for(importing.exists, "import")
     process.send_signal(signal.SIGUSR2)
-    output, _ = process.communicate(timeout=120)
+    output, _ = patience.communicate(process)
     assert process.returncode == 128 + signal.SIGUSR2, output
     assert "Stopped by SIGUSR2, before the first step" in output, output
     status, output = organza("train", recipe)
@@ -64,9 +64,9 @@ def test_a_warning_while_memory_is_chosen_is_answered_in_the_first_step(
     shim = importing.with_name("sitecustomize.py")
     shim.write_text(SLOW_TORCH.replace('"torch"', '"launcher.estimate.memory"'))
     process = start("train", write_recipe(tmp_path, shards), "--model.memory=auto")
-    wait_for(importing, process)
+    patience.wait_for(importing.exists, "import")
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
+    output, _ = patience.communicate(process)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "memory: auto" in output, output
     assert "Stopped by SIGTERM, before the first step" in output, output
@@ -78,9 +78,10 @@ def test_a_warning_ends_a_command_that_has_nothing_to_save(importing: Path) -> N
     for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
         importing.unlink(missing_ok=True)
         process = start("runs", importing.parent)
-        wait_for(importing, process)
+        patience.wait_for(importing.exists, "import")
         process.send_signal(signum)
-        assert process.wait(timeout=60) == -signum
+        patience.communicate(process)
+        assert process.returncode == -signum
 
 
 def test_an_interrupt_before_torch_is_there_ends_without_a_traceback(
@@ -89,9 +90,9 @@ def test_an_interrupt_before_torch_is_there_ends_without_a_traceback(
     for command in (["train", write_recipe(tmp_path, shards)], ["plan", "cyclegan"]):
         importing.unlink(missing_ok=True)
         process = start(*command)
-        wait_for(importing, process)
+        patience.wait_for(importing.exists, "import")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = patience.communicate(process)
         assert process.returncode == 128 + signal.SIGINT
         assert "organza: interrupted" in output and len(output.splitlines()) == 1, output
     assert not (tmp_path / "run-coarse").exists()
@@ -103,9 +104,9 @@ def test_an_interrupt_before_the_commands_are_there_ends_without_a_traceback(
     shim = importing.with_name("sitecustomize.py")
     shim.write_text(SLOW_TORCH.replace('"torch"', '"fire"'))
     process = start("runs", importing.parent)
-    wait_for(importing, process)
+    patience.wait_for(importing.exists, "import")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = patience.communicate(process)
     assert process.returncode == 128 + signal.SIGINT
     assert output == "organza: interrupted before anything was begun.\n"
 
@@ -133,7 +134,7 @@ def test_under_nohup_a_terminal_that_goes_is_ignored(shards: Path, tmp_path: Pat
         process = start("train", write_recipe(tmp_path, shards))
     finally:
         signal.signal(signal.SIGHUP, before)
-    wait_for(tmp_path / "run-coarse" / "metrics.jsonl", process)
+    patience.wait_for_line(tmp_path / "run-coarse" / "metrics.jsonl", process)
     process.send_signal(signal.SIGHUP)
-    output, _ = process.communicate(timeout=120)
+    output, _ = patience.communicate(process)
     assert process.returncode == 0 and "Finished." in output, output

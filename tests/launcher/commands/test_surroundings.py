@@ -4,13 +4,13 @@ long temporary paths, streams that are closed or know no more than ASCII, names 
 from __future__ import annotations
 
 import errno
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from launcher.commands import endings
+from tests import patience
 from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
 
 FULL = "(dd if=/dev/zero of=$0/small/fill bs=1k 2>/dev/null; true)"
@@ -37,13 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def elsewhere(folder: Path, preparation: str, command: str, **variables: str) -> tuple[int, str]:
     """Status and words of `organza COMMAND` in file systems of its own."""
     script = f"{preparation} && exec {sys.executable} -m launcher {command}"
-    done = subprocess.run(
+    done = patience.run(
         ["unshare", "--mount", "bash", "-c", script, str(folder)],
         cwd=ROOT,
         env=environment() | variables,
-        text=True,
-        capture_output=True,
-        timeout=120,
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -15,6 +15,7 @@ from launcher.doctor import data_checks, doctor
 from launcher.doctor.file_systems import file_system
 from launcher.doctor.finding import Finding
 from launcher.recipe.config import load
+from tests import patience
 from tests.cluster.minislurm import MiniSlurm
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
@@ -203,7 +204,7 @@ def tasks(recipe: Path, *overrides: str) -> list[tuple[int, str]]:
                 stderr=subprocess.STDOUT,
             )
         )
-    outputs = [task.communicate(timeout=100)[0] for task in started]
+    outputs = [patience.communicate(task)[0] for task in started]
     return [(task.returncode, output) for task, output in zip(started, outputs, strict=True)]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from tests.cluster.start.test_preflight import free_pair
 from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
 
@@ -41,7 +42,7 @@ def train(recipe: Path, *ranks: dict[str, str], timeout_s: float = 30) -> list[t
         )
         for variables in ranks
     ]
-    outputs = [process.communicate(timeout=60 + timeout_s)[0] for process in started]
+    outputs = [patience.communicate(process)[0] for process in started]
     return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
 
 

@@ -13,6 +13,7 @@ import yaml
 from accelerate.commands.config.config_args import ClusterConfig
 
 from cluster.slurm.sbatch import Job, job, render
+from tests import patience
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
 from trainers.checkpoints.checkpoint import find
@@ -79,7 +80,7 @@ def test_accelerate_launches_two_processes(shards: Path, tmp_path: Path, name: s
         options = [[*place, f"--machine_rank={machine}"] for machine in range(2)]
     started = [launch(name, recipe, *more) for more in options]
     for process in started:
-        output, _ = process.communicate(timeout=120)
+        output, _ = patience.communicate(process)
         assert process.returncode == 0, output
     assert find(tmp_path / "run-coarse").progress.images == 4
     assert len(list(find(tmp_path / "run-coarse").path.glob("rank*.safetensors"))) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from nets.losses.perceptual import Vgg
 from shards.read.order import FullOrder
 from shards.sets.shard_set import open_shards
+from tests import patience
 from tests.launcher.sample import make_shards, make_source, organza, start, write_recipe
 from tests.shards.sources import flip_byte
 from trainers.checkpoints.checkpoint import find
@@ -207,15 +207,6 @@ def test_pictures_are_translated_to_pictures_with_a_perceptual_loss(tmp_path: Pa
     assert status == 0 and len(list((tmp_path / "out").iterdir())) == 2, output
 
 
-def wait_for(path: Path, process, seconds: float = 120) -> None:
-    """Until the file exists and is not empty."""
-    deadline = time.monotonic() + seconds
-    while not (path.exists() and path.stat().st_size):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(
     ("signum", "launch"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2)]
 )
@@ -225,9 +216,9 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     options = {"schedule": {"constant": 10**6, "decay": 0}, "cadence": {"log": 2, "save": 10**6}}
     recipe = write_recipe(tmp_path, shards, **options)
     process = start("train", recipe, launch=launch)
-    wait_for(tmp_path / "run-coarse" / "metrics.jsonl", process)
+    patience.wait_for_line(tmp_path / "run-coarse" / "metrics.jsonl", process)
     process.send_signal(signum)
-    output, _ = process.communicate(timeout=120)
+    output, _ = patience.communicate(process)
     assert "the same command again goes on" in output, output
     assert process.returncode == (1 if launch else 128 + signum), output
     done = find(tmp_path / "run-coarse").progress.images
@@ -245,7 +236,7 @@ def test_a_second_writer_of_a_run_is_refused(shards: Path, tmp_path: Path) -> No
     recipe = write_recipe(tmp_path, shards, schedule={"constant": 10**6, "decay": 0})
     process = start("train", recipe)
     try:
-        wait_for(tmp_path / "run-coarse" / "metrics.jsonl", process)
+        patience.wait_for_line(tmp_path / "run-coarse" / "metrics.jsonl", process)
         status, output = organza("train", recipe)
     finally:
         process.kill()
@@ -316,7 +307,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(shards: Path, tmp_path: Path) 
     options = {"schedule": {"constant": 10**6, "decay": 0}, "cadence": {"log": 2, "save": 4}}
     recipe = write_recipe(tmp_path, shards, **options)
     process = start("train", recipe)
-    wait_for(tmp_path / "run-coarse" / "checkpoints" / "latest", process)
+    patience.wait_for_line(tmp_path / "run-coarse" / "checkpoints" / "latest", process)
     process.kill()
     process.communicate()
     done = find(tmp_path / "run-coarse").progress.images

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from launcher.recipe.arguments import prepared
+from tests import patience
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
 from trainers.checkpoints.checkpoint import find
@@ -29,14 +30,11 @@ def deepspeed(hostfile: Path, *arguments: object) -> tuple[int, str]:
         "launcher",
         *map(str, arguments),
     ]
-    done = subprocess.run(
+    done = patience.run(
         command,
         cwd=ROOT,
         env=environment() | {"DS_ACCELERATOR": "cpu"},
-        text=True,
-        stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=240,
     )
     return done.returncode, done.stdout
 

@@ -20,8 +20,8 @@ from launcher.recipe.config import ConfigError
 from launcher.slurm import submitting
 from launcher.status import job_file, monitoring
 from tests.cluster.minislurm import MiniSlurm
-from tests.cluster.spaces import wait_for
 from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
+from tests.patience import wait_for
 from trainers.checkpoints.checkpoint import find
 
 LAUNCHERS = ("rank", "torchrun", "accelerate")
@@ -55,7 +55,7 @@ def folder(slurm_cluster: MiniSlurm, tmp_path_factory: pytest.TempPathFactory) -
     for path in folder.glob("**/job.json"):
         job = json.loads(path.read_text())["job"]
         queries.cancel(job)
-        wait_for(lambda job=job: ended(job), 30, f"end of job {job}")
+        wait_for(lambda job=job: ended(job), f"end of job {job}")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def walked(folder: Path) -> Path:
     assert status == 0 and f"log:     tail -F {folder}/rank/logs/job-" in output, output
     for run in [folder / name for name in (*LAUNCHERS, "wrong", "sweep/000", "sweep/001")]:
         job = job_file.submission(run).job
-        wait_for(lambda job=job: ended(job), 120, f"end of {run}")
+        wait_for(lambda job=job: ended(job), f"end of {run}", 120)
     return folder
 
 
@@ -113,14 +113,14 @@ def warned(slurm_cluster: MiniSlurm, walked: Path) -> Path:
         jobs[launch] = submit(walked, f"warned-{launch}", **options)
     for launch, (way, _) in WARNED.items():
         run = walked / f"warned-{launch}"
-        wait_for((run / "attempts.jsonl").exists, 60, f"start of {run}")
+        wait_for((run / "attempts.jsonl").exists, f"start of {run}")
         time.sleep(max(0.0, (run / "attempts.jsonl").stat().st_mtime + 2 - time.time()))
         if way[0] == "pkill":
             slurm_cluster.execute("n2", *way, f"launcher join {run}")
         else:
             subprocess.run([*way, jobs[launch]], check=True)
     for launch, job in jobs.items():
-        wait_for(lambda job=job: ended(job), 180, f"end of {launch}")
+        wait_for(lambda job=job: ended(job), f"end of {launch}", 180)
     return walked
 
 
@@ -205,12 +205,12 @@ def test_a_run_has_one_job_at_a_time_whose_workers_are_told_to_save(
         monitoring.cancel(waiting)
         assert words in capsys.readouterr().out
     metrics = run / "metrics.jsonl"
-    wait_for(lambda: metrics.exists() and metrics.stat().st_size, 60, "first step")
+    wait_for(lambda: metrics.exists() and metrics.stat().st_size, "first step")
     monitoring.status(run)
     output = capsys.readouterr().out
     assert f"RUNNING, job {job}" in output and "2, of which 0 silent" in output, output
     subprocess.run(["scancel", "--signal=USR2", job], check=True)
-    wait_for(lambda: ended(job), 60, "end of the job")
+    wait_for(lambda: ended(job), "end of the job")
     monitoring.status(run)
     assert f"stopped by SIGUSR2, job {job}" in capsys.readouterr().out
     assert find(run).progress.images > 0

@@ -16,6 +16,7 @@ from cluster.start import token
 from cluster.start.token import token_of
 from launcher.slurm import launchers
 from launcher.slurm.launchers import Command, Node
+from tests import patience
 from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, organza
 
@@ -138,7 +139,7 @@ def pair(*runs: Path) -> list[tuple[int, str]]:
                 stderr=subprocess.STDOUT,
             )
         )
-    outputs = [task.communicate(timeout=60)[0] for task in tasks]
+    outputs = [patience.communicate(task)[0] for task in tasks]
     return [(task.returncode, output) for task, output in zip(tasks, outputs, strict=True)]
 
 
@@ -187,13 +188,10 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(tmp_path: Path) -> Non
 def test_what_cannot_work_is_refused(
     tmp_path: Path, variables: dict[str, str], options: list[str], message: str
 ) -> None:
-    done = subprocess.run(
+    done = patience.run(
         [sys.executable, "-m", "launcher", "join", str(tmp_path), *options],
         cwd=ROOT,
         env=environment() | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
     )
     assert done.returncode in (1, 2) and message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
@@ -213,13 +211,10 @@ def test_deepspeed_s_extra_argument_is_no_mistake() -> None:
 )
 def test_a_rank_s_last_words_are_in_both_logs(tmp_path: Path, end: str, last: str) -> None:
     variables = {"RANK": "3", "SLURMD_NODENAME": "n2"}
-    done = subprocess.run(
+    done = patience.run(
         [sys.executable, "-c", DIVERTED, str(tmp_path / "logs"), end],
         cwd=ROOT,
         env=environment() | variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
     )
     own = (tmp_path / "logs" / "n2-rank00003.log").read_text()
     assert "only for me" in own and "from a library" in own
@@ -236,14 +231,17 @@ def test_a_signal_reaches_the_workers_and_harms_nobody_else(tmp_path: Path, mome
     words = [sys.executable, str(tmp_path / "launch.py"), str(tmp_path / "work.py")]
     task = subprocess.Popen([sys.executable, "-c", TASK, *words], cwd=ROOT, env=without_rank())
     try:
-        deadline = time.monotonic() + 30
-        while not (children(task.pid) if moment == "launcher" else (tmp_path / moment).exists()):
-            assert task.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+
+        def reached() -> object:
+            assert task.poll() is None
+            return children(task.pid) if moment == "launcher" else (tmp_path / moment).exists()
+
+        patience.wait_for(reached, moment)
         (launcher,) = children(task.pid).split()
         os.kill(int(launcher), signal.SIGUSR2)  # as some SLURMs do: it must not die of it
         task.send_signal(signal.SIGUSR2)
-        assert task.wait(timeout=30) == 77
+        patience.wait_for(lambda: task.poll() is not None, "end of the task")
+        assert task.returncode == 77
     finally:
         task.kill()
 
@@ -253,12 +251,10 @@ def test_a_launcher_that_stays_without_workers_is_ended(tmp_path: Path) -> None:
     words = ["bash", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"]
     quick = TASK.replace("sys.exit", "signal_relay.ALONE = 0.5\nsys.exit")
     task = subprocess.Popen([sys.executable, "-c", quick, *words], cwd=ROOT, env=without_rank())
-    deadline = time.monotonic() + 30
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    patience.wait_for_line(tmp_path / "pid")
     task.send_signal(signal.SIGTERM)
-    assert task.wait(timeout=30) == 128 + signal.SIGKILL
+    patience.wait_for(lambda: task.poll() is not None, "end of the task")
+    assert task.returncode == 128 + signal.SIGKILL
     assert not is_alive((tmp_path / "pid").read_text().strip())
 
 

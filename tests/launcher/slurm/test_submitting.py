@@ -15,6 +15,7 @@ from cluster.slurm.sbatch import Job
 from launcher.recipe.config import Config, ConfigError
 from launcher.slurm import submitting, sweeps
 from launcher.status import job_file
+from tests import patience
 from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
 
 SCRIPT = """\
@@ -37,13 +38,10 @@ SCRIPT = """\
 def submit(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The command, as on a machine without SLURM."""
     words = ["submit", *map(str, arguments)]
-    return subprocess.run(
+    return patience.run(
         [sys.executable, "-m", "launcher", *words],
         cwd=ROOT,
-        text=True,
-        capture_output=True,
         env=environment() | {"PATH": "/nowhere"},
-        timeout=60,
     )
 
 

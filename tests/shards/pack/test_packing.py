@@ -21,6 +21,7 @@ from shards.pack import workplace
 from shards.pack.packing import pack
 from shards.records import DataError
 from shards.sets.shard_set import open_shards
+from tests import patience
 from tests.shards.sources import (
     ROOT,
     alive,
@@ -30,7 +31,6 @@ from tests.shards.sources import (
     label_source,
     pair_source,
     save,
-    wait_until,
 )
 
 
@@ -257,14 +257,14 @@ def interrupt(out: Path, source: Path, workers: int, signum: int) -> None:
     """End a packing process when a few shards are done; a terminal's SIGINT goes to its group."""
     process = start_packing(source, out, workers)
     try:
-        wait_until(lambda: len(receipts(out)) >= 3 or process.poll() is not None)
+        patience.wait_for(lambda: len(receipts(out)) >= 3 or process.poll() is not None)
         family = descendants(process.pid)
         send = os.killpg if signum == signal.SIGINT else os.kill
         send(process.pid, signum)
-        process.communicate(timeout=30)
+        patience.communicate(process)
     finally:
         process.kill()
-    wait_until(lambda: not alive(family))
+    patience.wait_for(lambda: not alive(family))
     assert process.returncode == -signum, "it finished before it was ended"
 
 
@@ -322,7 +322,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(large_source, tmp_path):
         save(source / folder / "999.png", noise)
     out = tmp_path / "out"
     process = start_packing(source, out, workers=2, file_limit=3 * 2**19)
-    _, errors = process.communicate(timeout=60)
+    _, errors = patience.communicate(process)
     assert process.returncode == 1
     assert errors.startswith("DataError: ") and errors.count("\n") == 1, errors
     assert ".tar cannot be written: the disk is full; make room" in errors

@@ -26,8 +26,9 @@ from shards.records import DataError
 from shards.sets.reader import Reader
 from shards.sets.shard_set import ShardSet, open_set, open_shards
 from shards.storage.remote import Patience, RemoteStore
+from tests import patience
 from tests.shards.fault_server import FaultServer
-from tests.shards.sources import domain_source, flip_byte, wait_until
+from tests.shards.sources import domain_source, flip_byte
 
 QUICK = Patience(timeout_s=20, tries=2, pause_s=0.01)
 MIB = 2**20
@@ -121,7 +122,7 @@ def test_who_is_killed_while_fetching_leaves_no_trace(large_set, server, tmp_pat
     first = names(large_set)[0]
     server.fail(first, ["stall"])
     (victim,) = readers(1, shard_set, large_set.store.path)
-    wait_until(lambda: server.gets().get(first) == 1 and len(copies(tmp_path)) == 1)
+    patience.wait_for(lambda: server.gets().get(first) == 1 and len(copies(tmp_path)) == 1)
     (waiting,) = readers(1, shard_set, large_set.store.path)
     assert list(copies(tmp_path).values()) == sizes(large_set)[:1], "counted from its beginning"
     os.kill(victim.pid, signal.SIGKILL)
@@ -138,7 +139,7 @@ def test_a_shard_in_use_is_not_evicted(large_set, server, tmp_path, capsys):
     server.fail(first, ["stall"])
     reading = threading.Thread(target=Reader(shard_set).read, args=(0,), daemon=True)
     reading.start()
-    wait_until(lambda: len(copies(tmp_path)) == 1)
+    patience.wait_for(lambda: len(copies(tmp_path)) == 1)
     assert Reader(shard_set).read(1) == Reader(large_set).read(1)
     assert "no room beside the shards in use" in capsys.readouterr().err
     assert [name[-5:] for name in copies(tmp_path)] == [".part"]
@@ -216,7 +217,7 @@ def test_shards_are_fetched_ahead(large_set, server, tmp_path):
     assert shard_set.store.ahead == 3
     shard_set.store.prefetch(names(large_set)[:3])
     wanted = {copy_of(tmp_path, large_set, shard).name for shard in range(3)}
-    wait_until(lambda: copies(tmp_path).keys() == wanted)
+    patience.wait_for(lambda: copies(tmp_path).keys() == wanted)
     before = server.requests.total()
     Reader(shard_set).read(2)
     assert server.requests.total() == before
@@ -227,7 +228,7 @@ def test_what_goes_wrong_ahead_is_told_by_the_read_if_it_lasts(large_set, server
     first, second = names(large_set)[:2]
     server.fail(first, ["forbidden", "forbidden"])
     shard_set.store.prefetch([first, second])
-    wait_until(lambda: copy_of(tmp_path, large_set, 1).exists())
+    patience.wait_for(lambda: copy_of(tmp_path, large_set, 1).exists())
     Reader(shard_set).read(1)
     with pytest.raises(DataError, match=f"{first} may not be read"):
         Reader(shard_set).read(0)
@@ -239,7 +240,7 @@ def test_what_went_wrong_ahead_and_passed_is_forgotten(large_set, server, tmp_pa
     first, second = names(large_set)[:2]
     server.fail(first, ["forbidden"])
     shard_set.store.prefetch([first, second])
-    wait_until(lambda: copy_of(tmp_path, large_set, 1).exists())
+    patience.wait_for(lambda: copy_of(tmp_path, large_set, 1).exists())
     assert Reader(shard_set).read(0) == Reader(large_set).read(0)
     assert server.gets()[first] == 2
 
@@ -251,11 +252,11 @@ def test_what_was_read_meanwhile_is_not_fetched(large_set, server, tmp_path):
     server.fail(first, ["stall"])
     shard_set.store.prefetch([first, second])
     shard_set.store.prefetch([second, last])
-    wait_until(lambda: len(copies(tmp_path)) == 1)
+    patience.wait_for(lambda: len(copies(tmp_path)) == 1)
     Reader(shard_set).read(1)
     copy_of(tmp_path, large_set, 1).unlink()
     server.over.set()
-    wait_until(copy_of(tmp_path, large_set, large_set.num_samples - 1).exists)
+    patience.wait_for(copy_of(tmp_path, large_set, large_set.num_samples - 1).exists)
     assert server.gets()[second] == 1
 
 

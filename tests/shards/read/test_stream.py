@@ -27,6 +27,7 @@ from shards.read.stream import Batch, batches, check_shared_memory, collate
 from shards.records import DataError
 from shards.sets.reader import Reader
 from shards.sets.shard_set import ShardSet, open_shards
+from tests import patience
 from tests.shards.sources import (
     ROOT,
     alive,
@@ -34,7 +35,6 @@ from tests.shards.sources import (
     flip_byte,
     label_source,
     pair_source,
-    wait_until,
 )
 
 CROP = Preprocess("crop", crop_size=(6, 5))
@@ -318,9 +318,9 @@ def test_signals_to_the_whole_group_are_left_to_the_trainer(packed, tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
+    output, errors = patience.communicate(process)
     assert (output, errors, process.returncode) == ("went on after SIGTERM SIGINT\n", "", 0)
-    wait_until(lambda: not alive(family))
+    patience.wait_for(lambda: not alive(family))
 
 
 def test_workers_do_not_outlive_a_killed_trainer(packed, tmp_path):
@@ -328,8 +328,8 @@ def test_workers_do_not_outlive_a_killed_trainer(packed, tmp_path):
     family = descendants(process.pid)
     assert len(family) >= 3
     process.kill()
-    process.communicate(timeout=30)
-    wait_until(lambda: not alive(family))
+    patience.communicate(process)
+    patience.wait_for(lambda: not alive(family))
 
 
 def test_noise_belongs_to_the_position(packed):

@@ -22,8 +22,9 @@ from shards.sets.shard_set import ShardSet, open_all, open_domain, open_shards
 from shards.sets.verify import verify
 from shards.storage.opening import open_store
 from shards.storage.sealed import fingerprint_of
+from tests import patience
 from tests.shards.fault_server import FaultServer
-from tests.shards.sources import ROOT, contents, domain_source, label_source, wait_until
+from tests.shards.sources import ROOT, contents, domain_source, label_source
 
 SECOND = "generation-000002"
 
@@ -220,7 +221,7 @@ def test_a_reader_goes_on_and_others_find_the_new_set_only_once_it_is_whole(
         pack(large_source, out, shard_mib=1, workers=1, replace=True)
         assert reader.stdout.readline().strip() == large_set.fingerprint
         (tmp_path / "stop").touch()
-        rest, errors = reader.communicate(timeout=30)
+        rest, errors = patience.communicate(reader)
     finally:
         reader.kill()
     assert (reader.returncode, rest, errors) == (0, "", "")
@@ -233,7 +234,7 @@ def test_a_killed_replacement_leaves_the_old_set_and_goes_on(
     work = out / SECOND / ".pack"
     process = start(PACK_SCRIPT, tmp_path, large_source, out)
     try:
-        wait_until(lambda: len(list(work.glob("*.json"))) >= 3 or process.poll() is not None)
+        patience.wait_for(lambda: len(list(work.glob("*.json"))) >= 3 or process.poll() is not None)
     finally:
         process.kill()
     process.communicate()
