@@ -42,12 +42,14 @@ class Patience:
         assert now - self.started < ENOUGH, f"no {self.what} within {ENOUGH:g} s"
 
 
-def wait_for(met: Callable[[], object], what: str = "change", quiet: float = QUIET) -> float:
-    """Poll until `met()`; the seconds it took."""
+def wait_for(
+    met: Callable[[], object], what: str = "change", quiet: float = QUIET, every: float = 0.05
+) -> float:
+    """Ask every so many seconds until `met()`; the seconds it took."""
     patience = Patience(what, quiet)
     while not met():
         patience.check()
-        time.sleep(0.01)
+        time.sleep(every)
     return time.monotonic() - patience.started
 
 

@@ -70,7 +70,7 @@ class Job:
             return what()
 
         try:
-            patience.wait_for(met, name, QUIET)
+            patience.wait_for(met, name, QUIET, every=0.1)
         except AssertionError as error:
             error.add_note(self.log())
             raise

@@ -257,7 +257,9 @@ def interrupt(out: Path, source: Path, workers: int, signum: int) -> None:
     """End a packing process when a few shards are done; a terminal's SIGINT goes to its group."""
     process = start_packing(source, out, workers)
     try:
-        patience.wait_for(lambda: len(receipts(out)) >= 3 or process.poll() is not None)
+        patience.wait_for(
+            lambda: len(receipts(out)) >= 3 or process.poll() is not None, every=0.005
+        )
         family = descendants(process.pid)
         send = os.killpg if signum == signal.SIGINT else os.kill
         send(process.pid, signum)

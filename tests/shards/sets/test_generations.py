@@ -234,7 +234,9 @@ def test_a_killed_replacement_leaves_the_old_set_and_goes_on(
     work = out / SECOND / ".pack"
     process = start(PACK_SCRIPT, tmp_path, large_source, out)
     try:
-        patience.wait_for(lambda: len(list(work.glob("*.json"))) >= 3 or process.poll() is not None)
+        patience.wait_for(
+            lambda: len(list(work.glob("*.json"))) >= 3 or process.poll() is not None, every=0.005
+        )
     finally:
         process.kill()
     process.communicate()
