@@ -45,13 +45,13 @@ class ConvBlock(nn.Module):
         conv: nn.Conv2d | nn.ConvTranspose2d,
         activation: nn.Module | None,
         reflect: int = 0,
-        norm: Norm = "instance",
+        norm: Norm | nn.Module = "instance",
         dropout: float = 0.0,
         enlarge: bool = False,
     ):
         super().__init__()
         self.conv = conv
-        self.norm = build_norm(norm, conv.out_channels)
+        self.norm = build_norm(norm, conv.out_channels) if isinstance(norm, str) else norm
         self.activation = activation or nn.Identity()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.reflect = reflect
