@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nets.losses import codes, losses
 from nets.losses.weights import add_orthogonal_gradients
-from tests.nets.noise.oracle import FUNCTIONS, check_summary, drawn, weight
+from tests.nets.noise.oracle import FUNCTIONS, drawn, weight
 from tests.nets.rule import stream
 
 
