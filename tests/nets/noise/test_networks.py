@@ -7,14 +7,21 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nets.discriminators.cgan import ConditionalDcganDiscriminator, ConditionalMlpDiscriminator
+from nets.discriminators.cogan import CoganDiscriminator
 from nets.discriminators.dcgan import DcganDiscriminator
+from nets.discriminators.infogan import InfoganHead, InfoganRecogniser, InfoganTrunk
 from nets.discriminators.mlp import MlpDiscriminator
+from nets.discriminators.sagan import SaganDiscriminator
 from nets.generators.cgan import ConditionalDcganGenerator, ConditionalMlpGenerator
+from nets.generators.cogan import CoganGenerator
 from nets.generators.dcgan import DcganGenerator
+from nets.generators.infogan import InfoganGenerator
 from nets.generators.mlp import MlpGenerator
+from nets.generators.sagan import SaganGenerator
+from nets.layers.attention import SelfAttention
 from tests.nets.noise.oracle import NETWORKS, check_forward, needs_networks, tensors, trainable
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -32,6 +39,14 @@ STANDARD: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "cgan_wgangp_D": (216_017, lambda: ConditionalDcganDiscriminator(in_channels=1)),
     "cgan_mlp_G": (1_757_412, lambda: ConditionalMlpGenerator(100, 10, (1, 32, 32))),
     "cgan_mlp_D": (1_055_845, lambda: ConditionalMlpDiscriminator(10, (1, 32, 32))),
+    "infogan_mnist_G": (6_632_832, lambda: InfoganGenerator(74)),
+    "infogan_mnist_trunk": (6_556_992, InfoganTrunk),
+    "infogan_mnist_head": (1_025, InfoganHead),
+    "infogan_mnist_Q": (133_134, InfoganRecogniser),
+    "cogan_mnistedge_G": (7_842_694, CoganGenerator),
+    "cogan_mnistedge_D": (427_593, CoganDiscriminator),
+    "sagan_G": (3_832_885, SaganGenerator),
+    "sagan_D": (3_175_299, SaganDiscriminator),
 }
 
 
@@ -74,3 +89,80 @@ def test_convolutions(dtype: torch.dtype) -> None:
     check_forward("wgan_critic", critic, lambda given: critic(**given), dtype)
     told = ConditionalDcganGenerator(8, 5, 6, 1, 2)
     check_forward("cgan_wgangp_G_train", told, lambda given: told(**given), dtype)
+
+
+@needs_networks
+@DTYPES
+def test_infogans(dtype: torch.dtype) -> None:
+    generator = InfoganGenerator(18, widths=(16, 8, 4))
+    check_forward("infogan_mnist_G_train", generator, lambda given: generator(**given), dtype)
+    parts = dict(
+        trunk=InfoganTrunk(widths=(4, 8, 16)),
+        head=InfoganHead(16),
+        Q=InfoganRecogniser(width=16, hidden=8),
+    )
+    judge = nn.ModuleDict(parts)
+
+    def call(given: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        features = judge["trunk"](given["image"])
+        return judge["head"](features).sigmoid(), *judge["Q"](features)
+
+    check_forward("infogan_mnist_DQ_eval", judge, call, dtype)
+
+
+@needs_networks
+@DTYPES
+def test_coupled_networks(dtype: torch.dtype) -> None:
+    generator = CoganGenerator(8, widths=(16, 12, 10, 8))
+    check_forward("cogan_G_train", generator, lambda given: generator(**given), dtype)
+    judge = CoganDiscriminator(widths=(4, 6, 12))
+    pair = ("image_a", "image_b")
+    check_forward("cogan_D", judge, lambda given: judge(*(given[x] for x in pair))[0], dtype)
+
+
+SAGAN = {
+    "layers.0": "l1",
+    "layers.1": "l2",
+    "layers.2": "l3",
+    "layers.3": "attn1",
+    "layers.4": "l4",
+    "layers.5": "attn2",
+    "output": "last.0",
+}
+SAGAN_PARTS = {
+    "conv.weight": "0.module.weight_bar",
+    "conv.bias": "0.module.bias",
+    "conv.u": "0.module.weight_u",
+}
+
+
+def as_in_sagan(module: nn.Module) -> dict[str, str]:
+    keys = {}
+    for own in tensors(module):
+        block = next(name for name in SAGAN if own.startswith(f"{name}."))
+        part = own.removeprefix(f"{block}.")
+        if SAGAN[block].startswith("attn"):
+            part = part.replace(".", "_conv.")
+        keys[own] = f"{SAGAN[block]}.{SAGAN_PARTS.get(part, part.replace('norm.', '1.'))}"
+    return keys
+
+
+def maps(net: nn.Module, x: Tensor, steps: tuple[int, int]) -> tuple[Tensor, ...]:
+    """The output, and every step-th row and column of the attention maps."""
+    seen: list[Tensor] = []
+    for layer in net.layers:
+        if isinstance(layer, SelfAttention):
+            layer.register_forward_pre_hook(lambda m, given: seen.append(m.weights(given[0])))
+    out = net(x)
+    return out, *(map_[:, ::n, ::n] for map_, n in zip(seen, steps, strict=True))
+
+
+@needs_networks
+@DTYPES
+def test_sagans(dtype: torch.dtype) -> None:
+    generator, judge = SaganGenerator(9, width=8), SaganDiscriminator(width=2)
+    keys = as_in_sagan(generator), as_in_sagan(judge)
+    make = lambda given: maps(generator, given["noise"], (16, 32))  # noqa: E731
+    check_forward("sagan_G_train", generator, make, dtype, keys[0])
+    see = lambda given: maps(judge, given["image"], (8, 2))  # noqa: E731
+    check_forward("sagan_D", judge, see, dtype, keys[1])
