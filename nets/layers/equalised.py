@@ -12,6 +12,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.layers.growing import pixel_norm
+
 GAIN = sqrt(2)
 """He's constant; the original has 1 for layers that nothing rectifies."""
 
@@ -55,3 +57,21 @@ class EqualisedLinear(Equalised, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.scaled(), self.bias)
+
+
+class EqualisedPair(nn.Module):
+    """Two 3x3 convolutions, LeakyReLU behind each, and pixel norm if `normalised`.
+
+    [N, before, H, W] -> [N, after, H, W]."""
+
+    def __init__(self, before: int, between: int, after: int, normalised: bool = False):
+        super().__init__()
+        self.first = EqualisedConv2d(before, between, 3, padding=1)
+        self.second = EqualisedConv2d(between, after, 3, padding=1)
+        self.normalised = normalised
+
+    def forward(self, x: Tensor) -> Tensor:
+        for conv in (self.first, self.second):
+            x = F.leaky_relu(conv(x), 0.2)
+            x = pixel_norm(x) if self.normalised else x
+        return x

@@ -19,6 +19,23 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
     return (values * (values.square().mean(1, keepdim=True) + eps).rsqrt()).to(x.dtype)
 
 
+def stage_widths(side: int, base: int, most: int) -> list[int]:
+    """Channels of the original's stages: min(base / 2 ** stage, most), those of 4x4 pixels at
+    stage 1, of 8x8 at 2, and so on up to `side`, a power of 2 from 4 on, else ValueError."""
+    if side < 4 or side & (side - 1):
+        raise ValueError(f"images of {side}x{side} do not fit: the side must be 4, 8, 16, 32, ...")
+    return [min(base >> stage, most) for stage in range(side.bit_length() - 1)]
+
+
+def level_of_detail(lod: float, top: int) -> tuple[int, float]:
+    """(level, from 0 for 4x4 pixels to `top`, how much of the level below is still there).
+
+    Raises ValueError where `lod`, 0 for all of the detail, is not in 0 .. top."""
+    if not 0 <= lod <= top:
+        raise ValueError(f"a level of detail of {lod} is not between 0 and {top}")
+    return top - int(lod), lod - int(lod)
+
+
 def fade(old: Tensor, new: Tensor, share: float) -> Tensor:
     """old + (new - old) * share: 0 is all old, 1 all new; `share` of the new level, section 2."""
     return torch.lerp(old, new, share)

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from nets.discriminators.biggan import BigganDiscriminator
 from nets.discriminators.cgan import ConditionalDcganDiscriminator, ConditionalMlpDiscriminator
 from nets.discriminators.cogan import CoganDiscriminator
 from nets.discriminators.dcgan import DcganDiscriminator
 from nets.discriminators.infogan import InfoganHead, InfoganRecogniser, InfoganTrunk
 from nets.discriminators.mlp import MlpDiscriminator
+from nets.discriminators.progan import ProganDiscriminator, SimpleProganDiscriminator
 from nets.discriminators.sagan import SaganDiscriminator
+from nets.generators.biggan import BigganGenerator
 from nets.generators.cgan import ConditionalDcganGenerator, ConditionalMlpGenerator
 from nets.generators.cogan import CoganGenerator
 from nets.generators.dcgan import DcganGenerator
 from nets.generators.infogan import InfoganGenerator
 from nets.generators.mlp import MlpGenerator
+from nets.generators.progan import ProganGenerator, SimpleProganGenerator
 from nets.generators.sagan import SaganGenerator
 from nets.layers.attention import SelfAttention
 from tests.nets.noise.oracle import NETWORKS, check_forward, needs_networks, tensors, trainable
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 GREY = (1, 28, 28)
+SIMPLE = (256, 256, 256, 256, 128, 64, 32, 16, 8)
 STANDARD: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "gan_mlp_G": (218_128, lambda: MlpGenerator(64, GREY)),
     "gan_mlp_D": (100_609, lambda: MlpDiscriminator(784)),
@@ -47,6 +53,22 @@ STANDARD: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "cogan_mnistedge_D": (427_593, CoganDiscriminator),
     "sagan_G": (3_832_885, SaganGenerator),
     "sagan_D": (3_175_299, SaganDiscriminator),
+    "biggan_128_G": (70_433_988, BigganGenerator),
+    "biggan_128_D": (87_982_370, BigganDiscriminator),
+    "biggan_c10_G": (
+        4_304_387,
+        lambda: BigganGenerator(128, 10, width=64, side=32, hierarchical=False, shared=False),
+    ),
+    "biggan_c10_D": (4_207_361, lambda: BigganDiscriminator(10, width=64, side=32)),
+    "sagan_cond_128_G": (
+        42_017_412,
+        lambda: BigganGenerator(128, width=64, hierarchical=False, shared=False),
+    ),
+    "sagan_cond_128_D": (39_448_258, lambda: BigganDiscriminator(width=64)),
+    "progan_G": (5_772_979, lambda: SimpleProganGenerator(256, SIMPLE)),
+    "progan_D": (6_366_529, lambda: SimpleProganDiscriminator(SIMPLE)),
+    "progan_karras_1024_G": (23_079_115, ProganGenerator),
+    "progan_karras_1024_D": (23_087_249, ProganDiscriminator),
 }
 
 
@@ -166,3 +188,83 @@ def test_sagans(dtype: torch.dtype) -> None:
     check_forward("sagan_G_train", generator, make, dtype, keys[0])
     see = lambda given: maps(judge, given["image"], (8, 2))  # noqa: E731
     check_forward("sagan_D", judge, see, dtype, keys[1])
+
+
+@needs_networks
+@DTYPES
+def test_biggans(dtype: torch.dtype) -> None:
+    generator = BigganGenerator(8, 5, width=4, side=32, num_shared=6, attention=(16,))
+    check_forward("biggan_G_train", generator, lambda given: generator(**given), dtype)
+    judge = BigganDiscriminator(5, width=4, side=32, attention=())
+    check_forward("biggan_D_train", judge, lambda given: judge(**given), dtype)
+
+
+def as_in_progan(module: nn.Module, top: int) -> dict[str, str]:
+    """Blocks are named by their side, colours by their level of detail."""
+    table = [
+        (r"blocks\.(\d+)\.(first|second)", lambda m: sided(int(m[1]) + 1, m[2])),
+        (r"to_rgb\.(\d+)", lambda m: f"ToRGB_lod{top - int(m[1])}"),
+        (r"from_rgb\.(\d+)", lambda m: f"FromRGB_lod{top - int(m[1])}"),
+        (r"^conv", lambda m: "4x4.Conv"),
+        (r"^dense_bias", lambda m: "4x4.Dense.bias"),
+        (r"^dense", lambda m: "4x4.Dense0" if hasattr(module, "output") else "4x4.Dense"),
+        (r"^output", lambda m: "4x4.Dense1"),
+    ]
+    return {own: renamed(own, table) for own in tensors(module)}
+
+
+def sided(level: int, part: str) -> str:
+    return f"{4 << level}x{4 << level}.Conv{0 if part == 'first' else 1}"
+
+
+def as_in_collection(module: nn.Module, top: int) -> dict[str, str]:
+    """The discriminator's blocks and colours begin with the largest."""
+    judges = hasattr(module, "output")
+    table = [
+        (
+            r"blocks\.(\d+)\.(first|second)",
+            lambda m: (
+                f"prog_blocks.{top - 1 - int(m[1]) if judges else m[1]}"
+                f".conv{1 if m[2] == 'first' else 2}"
+            ),
+        ),
+        (r"to_rgb\.0", lambda m: "initial_rgb"),
+        (r"to_rgb\.(\d+)", lambda m: f"rgb_layers.{m[1]}"),
+        (r"from_rgb\.(\d+)", lambda m: f"rgb_layers.{top - int(m[1])}"),
+        (r"^first", lambda m: "initial.1"),
+        (r"^conv", lambda m: "final_block.0" if judges else "initial.3"),
+        (r"^dense", lambda m: "final_block.2"),
+        (r"^output", lambda m: "final_block.4"),
+    ]
+    keys = {own: renamed(own, table) for own in tensors(module)}
+    scaled = {own: re.sub(r"\.weight$", ".conv.weight", key) for own, key in keys.items()}
+    return scaled | {own: key for own, key in keys.items() if key.startswith("initial.1")}
+
+
+def renamed(own: str, table: list[tuple[str, Callable[[re.Match[str]], str]]]) -> str:
+    for pattern, name in table:
+        if re.search(pattern, own):
+            return re.sub(pattern, name, own)
+    raise KeyError(own)
+
+
+@needs_networks
+@DTYPES
+def test_growing_networks(dtype: torch.dtype) -> None:
+    generator, judge = ProganGenerator(6, 3, 16, 32, 8), ProganDiscriminator(3, 16, 32, 8)
+    keys = as_in_progan(generator, 2), as_in_progan(judge, 2)
+    make = lambda given: generator(given["noise"], 1.7)  # noqa: E731
+    check_forward("progan_karras_lod17_G", generator, make, dtype, keys[0])
+    see = lambda given: judge(given["image"], 1.7)  # noqa: E731
+    check_forward("progan_karras_lod17_D", judge, see, dtype, keys[1])
+
+
+@needs_networks
+@DTYPES
+def test_simple_growing_networks(dtype: torch.dtype) -> None:
+    generator, judge = SimpleProganGenerator(6, (8, 8, 4)), SimpleProganDiscriminator((8, 8, 4))
+    keys = as_in_collection(generator, 2), as_in_collection(judge, 2)
+    make = lambda given: generator(given["noise"], 1, 0.3)  # noqa: E731
+    check_forward("progan_G_l1", generator, make, dtype, keys[0])
+    see = lambda given: judge(given["image"], 1, 0.3)  # noqa: E731
+    check_forward("progan_D_l1", judge, see, dtype, keys[1])
