@@ -19,14 +19,15 @@ class SelfAttention(nn.Module):
     """x + gamma * attended values, [N, channels, H, W] -> the same; gamma starts at 0.
 
     Every pixel looks at every other: 1x1 convolutions with biases, an eighth of the channels for
-    queries and keys. The map of weights is [N, H * W, H * W].
+    queries and keys (ValueError below 8). The map of weights is [N, H * W, H * W].
     """
 
     def __init__(self, channels: int):
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(1))
-        self.query = nn.Conv2d(channels, channels // 8, 1)
-        self.key = nn.Conv2d(channels, channels // 8, 1)
+        narrow = _eighth(channels)
+        self.query = nn.Conv2d(channels, narrow, 1)
+        self.key = nn.Conv2d(channels, narrow, 1)
         self.value = nn.Conv2d(channels, channels, 1)
 
     def weights(self, x: Tensor) -> Tensor:
@@ -41,13 +42,14 @@ class PooledSelfAttention(nn.Module):
     """x + gamma * output(attended values), [N, channels, H, W] -> the same; gamma starts at 0.
 
     Keys and values are the largest of 2x2 pixels (H and W are even), values half the channels; no
-    biases. Convolutions are spectrally normalised unless `spectral` is off.
+    biases. Convolutions are spectrally normalised unless `spectral` is off. ValueError below 8
+    channels.
     """
 
     def __init__(self, channels: int, spectral: bool = True, eps: float = 1e-12):
         super().__init__()
         self.gamma = nn.Parameter(torch.tensor(0.0))
-        narrow, half = channels // 8, channels // 2
+        narrow, half = _eighth(channels), channels // 2
         self.query = _pointwise(channels, narrow, spectral, eps)
         self.key = _pointwise(channels, narrow, spectral, eps)
         self.value = _pointwise(channels, half, spectral, eps)
@@ -68,6 +70,12 @@ def attended(weights: Tensor, value: Tensor, like: Tensor) -> Tensor:
     """Weights [N, H * W, h * w], values [N, C, h, w] -> [N, C, H, W], the size of `like`."""
     out = torch.bmm(value.flatten(2), weights.transpose(1, 2).to(value.dtype))
     return out.unflatten(2, like.shape[2:])
+
+
+def _eighth(channels: int) -> int:
+    if channels < 8:
+        raise ValueError(f"attention takes an eighth of the channels, and {channels} are too few")
+    return channels // 8
 
 
 def _pointwise(before: int, after: int, spectral: bool, eps: float) -> nn.Conv2d:

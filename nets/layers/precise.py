@@ -9,7 +9,7 @@ float64 by torch, and on GPUs in a tree.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +24,14 @@ RUN = 2**14
 def at_least_float32(x: Tensor) -> Tensor:
     """float64 stays float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, operations keep the dtype that they are given; also where there is no autocast, as
+    for meta tensors."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def needed(x: Tensor) -> bool:

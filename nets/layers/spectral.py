@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.layers.precise import without_autocast
+
 
 class Spectral(nn.Module):
     """What the layers below share. The weight's matrix is [dim 0, all others], for transposed
@@ -38,7 +40,7 @@ class Spectral(nn.Module):
 
     def normalised(self) -> Tensor:
         """The weight divided by its sigma, in float32 at least, also under autocast."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        with without_autocast(self.weight.device):
             kind = torch.promote_types(self.weight.dtype, torch.float32)
             matrix = self.weight.flatten(1).to(kind)
             u, v = self._iterate(matrix.detach())

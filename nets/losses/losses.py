@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nets.layers.precise import at_least_float32
+from nets.layers.precise import at_least_float32, without_autocast
 
 GanLoss = Literal["lsgan", "bce", "hinge"]
 CriticLoss = Literal["lsgan", "bce", "hinge", "wgangp"]
@@ -63,7 +63,7 @@ def gradient_penalty(
     Differentiable in the critic's parameters, for which it must be twice differentiable. In float32
     at least, also under autocast: the norm squares what low precision rounds away.
     """
-    with torch.autocast(real.device.type, enabled=False):
+    with without_autocast(real.device):
         real, fake, share = (at_least_float32(each.detach()) for each in (real, fake, share))
         share = share if share_of == "real" else 1 - share
         between = (share * real + (1 - share) * fake).requires_grad_()
