@@ -258,7 +258,8 @@ def test_recomputed_blocks_of_biggan_leave_the_same_state_and_gradients() -> Non
         generator = small_biggan(recompute=recompute)
         options = dict(attention=(16,), classifier=True, turns=True, recompute=recompute)
         judge = BigganDiscriminator(3, 2, 2, 32, **options).double()
-        nn.init.ones_(judge.blocks[0].attention.gamma)
+        for block in judge.blocks:
+            nn.init.ones_(block.attention.gamma)
         torch.manual_seed(1)
         noise, label = torch.randn(4, 11, dtype=torch.float64), torch.tensor([0, 2, 1, 1])
         image = generator(noise, label)
