@@ -17,6 +17,21 @@ Upsampling = Literal["transposed", "resize"]
 checkerboard (Odena et al., Deconvolution and Checkerboard Artifacts, Distill 2016)."""
 
 
+def halvings(side: int) -> tuple[int, int]:
+    """(smallest side, 4 to 7, and how often it is doubled to become `side`).
+
+    Raises ValueError where there is no such side."""
+    count = max(side // 4, 1).bit_length() - 1
+    if count and side % 2**count == 0:
+        return side >> count, count
+    lower = (side >> count) << count
+    fits = [fit for fit in (lower, lower + 2**count) if fit >= 8]
+    raise ValueError(
+        f"images of {side}x{side} do not fit: sides must be 4, 5, 6 or 7 doubled some times; "
+        f"the nearest that fit: {' and '.join(map(str, fits or [8]))}"
+    )
+
+
 def downsample(x: Tensor) -> Tensor:
     """[N, C, H, W] -> half the size, rounded up; the border averages only what lies inside."""
     return F.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=False)
@@ -45,13 +60,13 @@ class ConvBlock(nn.Module):
         conv: nn.Conv2d | nn.ConvTranspose2d,
         activation: nn.Module | None,
         reflect: int = 0,
-        norm: Norm = "instance",
+        norm: Norm | nn.Module = "instance",
         dropout: float = 0.0,
         enlarge: bool = False,
     ):
         super().__init__()
         self.conv = conv
-        self.norm = build_norm(norm, conv.out_channels)
+        self.norm = build_norm(norm, conv.out_channels) if isinstance(norm, str) else norm
         self.activation = activation or nn.Identity()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.reflect = reflect
@@ -68,6 +83,28 @@ class ConvBlock(nn.Module):
         else:
             x = self.activation(self.norm(x))
         return self.dropout(x)
+
+
+class LinearBlock(nn.Module):
+    """linear -> [norm] -> [dropout] -> activation: [N, in] -> [N, out]."""
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        activation: nn.Module,
+        norm: Norm = "none",
+        eps: float = 1e-5,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.linear = linear
+        self.norm = build_norm(norm, linear.out_features, eps)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.linear(x)[:, :, None, None]).flatten(1)
+        return self.activation(self.dropout(x))
 
 
 class ResidualBlock(nn.Module):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nets.layers import precise
+from nets.layers.spectral import Spectral
 
 Norm = Literal["instance", "batch", "sync-batch", "none"]
 
@@ -27,24 +28,34 @@ def conv_bias(norm: Norm, biased: bool = False) -> bool:
     return biased or per_sample(norm)
 
 
-def build_norm(norm: Norm, channels: int) -> nn.Module:
-    """[N, channels, H, W] -> the same; both batch norms have the same state-dict keys."""
+def build_norm(
+    norm: Norm, channels: int, eps: float = 1e-5, affine: bool | None = None
+) -> nn.Module:
+    """[N, channels, H, W] -> the same; both batch norms have the same state-dict keys.
+
+    affine: whether there is a weight and a bias by channel; by default batch norms have them."""
     if norm == "batch":
-        return BatchNorm(channels)
+        return BatchNorm(channels, eps, affine=affine is not False)
     if norm == "sync-batch":
-        return SyncBatchNorm(channels)
-    return InstanceNorm() if norm == "instance" else nn.Identity()
+        return SyncBatchNorm(channels, eps, affine=affine is not False)
+    return InstanceNorm(channels if affine else 0, eps) if norm == "instance" else nn.Identity()
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm without affine or running statistics, then `activation` (may be in place).
+    """Instance norm without running statistics, then `activation` (may be in place).
+
+    With `channels` it has a weight and a bias for each, without it has no parameters.
 
     `F.instance_norm` ends in a view, and an in-place activation on a view copies the whole tensor
     again in backward; it also leaves channels_last. Batch norm over one sample is the same
     function and does neither.
     """
 
-    eps = 1e-5
+    def __init__(self, channels: int = 0, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels)) if channels else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if channels else None
 
     def forward(self, x: Tensor, activation: nn.Module | None = None) -> Tensor:
         x = self._normalised(x)
@@ -52,8 +63,9 @@ class InstanceNorm(nn.Module):
 
     def _normalised(self, x: Tensor) -> Tensor:
         if precise.needed(x):
-            return precise.normalise(x, self.eps, by_sample=True)[0]
-        samples = [F.batch_norm(s, None, None, training=True, eps=self.eps) for s in x.split(1)]
+            return precise.normalise(x, self.eps, True, self.weight, self.bias)[0]
+        how = (None, None, self.weight, self.bias, True, 0.0, self.eps)
+        samples = [F.batch_norm(sample, *how) for sample in x.split(1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 
@@ -71,12 +83,15 @@ class BatchNorm(nn.BatchNorm2d):
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None  # as it tracks them
-        assert self.num_batches_tracked is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
         # By `.data`, as torch's kernel does: it keeps the buffers of an earlier pass for that one's
         # backward, which would take them for altered, though training never reads them.
         self.num_batches_tracked.add_(1)
-        self.running_mean.data.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.data.lerp_(variance.to(self.running_var), self.momentum)
+        share: Any = self.momentum
+        if share is None:  # the plain mean over all passes
+            share = 1 / self.num_batches_tracked.to(self.running_mean)
+        self.running_mean.data.lerp_(mean.to(self.running_mean), share)
+        self.running_var.data.lerp_(variance.to(self.running_var), share)
 
 
 class SyncBatchNorm(BatchNorm):
@@ -109,7 +124,10 @@ class SyncBatchNorm(BatchNorm):
         variance = _SumOverProcesses.apply(squares) / count
         if self.track_running_stats:
             self._track(mean.detach(), variance.detach() * count / (count - 1))
-        scale = (self.weight * (variance + self.eps).rsqrt()).to(kind)
+        scale = (variance + self.eps).rsqrt()
+        if not self.affine:
+            return (centred * scale.to(kind)[:, None, None]).to(x.dtype)
+        scale = (self.weight * scale).to(kind)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
@@ -128,10 +146,27 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def untracked(module: nn.Module) -> AbstractContextManager[None]:
-    """Inside, batch norms of `module` in training mode leave their running statistics alone.
+    """Inside, batch norms of `module` in training mode leave their running statistics alone, and
+    spectral norms their vectors.
 
     They still normalise by the batch: for a pass over a batch that was or will be counted."""
-    return _with(module, nn.BatchNorm2d, "track_running_stats", False)
+    return _with(module, (nn.BatchNorm2d, Spectral), "track_running_stats", False)
+
+
+@contextmanager
+def standing(module: nn.Module) -> Iterator[None]:
+    """Inside, batch norms of `module` gather their running statistics anew, as the plain mean over
+    the passes in training mode: standing statistics (BigGAN, arXiv:1809.11096, section 4)."""
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's word for a plain mean
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
 
 def unsynced(module: nn.Module) -> AbstractContextManager[None]:
@@ -140,7 +175,9 @@ def unsynced(module: nn.Module) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _with(module: nn.Module, kind: type, attribute: str, value: bool) -> Iterator[None]:
+def _with(
+    module: nn.Module, kind: type | tuple[type, ...], attribute: str, value: bool
+) -> Iterator[None]:
     layers = [layer for layer in module.modules() if isinstance(layer, kind)]
     before = [getattr(layer, attribute) for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Normalisation whose statistics stay precise over whole pictures, for channels_last on CPUs.
+"""Precision: normalisation whose statistics keep it over whole pictures, channels_last on CPUs.
 
 torch's batch norm adds up float32 values one by one there: over the two million pixels of a
 2048x1024 picture its result is wrong by 1e-3, and by more where features have a mean. Here they
@@ -9,7 +9,7 @@ float64 by torch, and on GPUs in a tree.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -19,6 +19,19 @@ BLOCK = 2**20
 """Values that are looked at together: about what a core's caches hold."""
 RUN = 2**14
 """Pixels that may be added up in float32, which keeps the error of a sum below 1e-7 of it."""
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """float64 stays float64."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, operations keep the dtype that they are given; also where there is no autocast, as
+    for meta tensors."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def needed(x: Tensor) -> bool:

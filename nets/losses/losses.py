@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nets.layers.precise import at_least_float32, without_autocast
+
 GanLoss = Literal["lsgan", "bce", "hinge"]
 CriticLoss = Literal["lsgan", "bce", "hinge", "wgangp"]
 """wgangp belongs beside a `gradient_penalty`, or the scores grow without end."""
@@ -20,7 +22,7 @@ CriticLoss = Literal["lsgan", "bce", "hinge", "wgangp"]
 def generator_loss(scores: Tensor, kind: CriticLoss) -> Tensor:
     """How far D's `scores` (logits) of generated images are from those of real ones."""
     if kind in ("hinge", "wgangp"):
-        return -_precise(scores).mean()
+        return -at_least_float32(scores).mean()
     return discriminator_loss(scores, real=True, kind=kind)
 
 
@@ -30,7 +32,7 @@ def discriminator_loss(scores: Tensor, real: bool, kind: CriticLoss) -> Tensor:
     lsgan: squared distance to 1 or 0; bce: cross-entropy with logits; hinge: max(0, 1 -+ score);
     wgangp: -+ score.
     """
-    scores = _precise(scores)
+    scores = at_least_float32(scores)
     if kind == "lsgan":
         return (scores - float(real)).square().mean()
     if kind == "bce":
@@ -41,22 +43,39 @@ def discriminator_loss(scores: Tensor, real: bool, kind: CriticLoss) -> Tensor:
 
 
 def gradient_penalty(
-    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, share: Tensor
+    critic: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    share: Tensor,
+    share_of: Literal["real", "fake"] = "real",
+    target: float = 1.0,
 ) -> Tensor:
-    """Mean over the samples of (|gradient of the critic at x| - 1)^2, x = share real + (1 - share)
+    """Mean over the samples of (|gradient of the critic at x| / target - 1)^2, x between real and
     fake: Gulrajani et al., Improved Training of Wasserstein GANs, NeurIPS 2017 (arXiv:1704.00028),
     equation 3, in the form of the authors' pix2pix (cal_gradient_penalty, type mixed).
 
     critic: images [N, C, H, W] -> scores [N, ...], whose sum over a sample is differentiated;
-    real, fake: [N, C, H, W], constants; share: [N, 1, 1, 1] in 0..1. Differentiable in the critic's
-    parameters, for which it must be twice differentiable. In float32 at least, also under autocast:
-    the norm squares what low precision rounds away.
+    real, fake: [N, C, H, W], constants; share: [N, 1, 1, 1] in 0..1, how much of the image that
+    `share_of` names is in x (in the original ProGAN the fake one). target: the norm that costs
+    nothing. An image that stands for one `k` times as large, each pixel repeated, has a gradient
+    `k` times as long: with target k the penalty is that of the large one at 1.
+
+    Differentiable in the critic's parameters, for which it must be twice differentiable. In float32
+    at least, also under autocast: the norm squares what low precision rounds away.
     """
-    with torch.autocast(real.device.type, enabled=False):
-        real, fake, share = (_precise(each.detach()) for each in (real, fake, share))
+    with without_autocast(real.device):
+        real, fake, share = (at_least_float32(each.detach()) for each in (real, fake, share))
+        share = share if share_of == "real" else 1 - share
         between = (share * real + (1 - share) * fake).requires_grad_()
         (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-        return ((slope.flatten(1) + 1e-16).norm(dim=1) - 1).square().mean()  # 1e-16 as there
+        norm = (slope.flatten(1) + 1e-16).norm(dim=1)  # 1e-16 as there
+        return (norm / target - 1).square().mean()
+
+
+def drift(scores: Tensor) -> Tensor:
+    """Mean of the squared scores of real images, which keeps them near 0: Karras et al., ICLR 2018
+    (arXiv:1710.10196), appendix A.1."""
+    return at_least_float32(scores).square().mean()
 
 
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
@@ -99,7 +118,3 @@ class _L1(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (sign,) = ctx.saved_tensors
         return sign * (grad / ctx.count).to(ctx.dtype), None, None
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
