@@ -151,7 +151,7 @@ def check_free(run: Path) -> None:
     if last and found and not found.over:
         raise ClusterError(
             f"{run} has job {last.job} already, which is {found.state}: wait for its end, end it "
-            f"by `python -m launcher cancel {run}`, or choose another run_dir."
+            f"by `organza cancel {run}`, or choose another run_dir."
         )
 
 
@@ -206,7 +206,7 @@ def how_to_watch(batch: BatchJob, number: str) -> str:
     overview = "runs" if batch.job.array else "status"
     return (
         f"Submitted job {number}: {runs}{size}.\n"
-        f"  state:   python -m launcher {overview} {batch.run}\n"
+        f"  state:   organza {overview} {batch.run}\n"
         f"  log:     tail -F {log}\n"
         f"  curves:  tensorboard --logdir {batch.run}"
     )
