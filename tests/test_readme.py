@@ -1,4 +1,5 @@
-"""Every command of the pages is run, on small data and with slim networks; what they name exists."""
+"""Every command of the pages is run, on small data and with slim networks; what they name is
+there."""
 
 from __future__ import annotations
 
