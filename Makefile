@@ -1,6 +1,6 @@
 # Two commands: `make demo` trains and translates on real images (`make demo RECIPE=cyclegan`: other
 # recipes), `make test` runs all tests.
-# Both set up .venv first. `make lint` is a part of `make test`. Anything else is plain `python -m launcher COMMAND`.
+# Both set up .venv first. `make lint` is a part of `make test`. Anything else is `organza COMMAND`.
 
 PYTHON ?= python3
 DEMO ?= demo
@@ -26,28 +26,28 @@ demo-pix2pixhd: earth
 	$(LAUNCH) train earth-coarse --data.shards=$(EARTH)/train --run_dir=$(DEMO)/coarse
 	$(LAUNCH) train earth-full --data.shards=$(EARTH)/train --run_dir=$(DEMO)/full \
 	          --start_from=$(DEMO)/coarse
-	python -m launcher translate $(DEMO)/full $(EARTH)/images $(PICTURES) --split=test
-	python -m launcher score $(PICTURES) $(EARTH)/images/test_img
+	organza translate $(DEMO)/full $(EARTH)/images $(PICTURES) --split=test
+	organza score $(PICTURES) $(EARTH)/images/test_img
 
 demo-pix2pix: earth
 	$(LAUNCH) train earth-pix2pix --data.shards=$(EARTH)/tiles-train --run_dir=$(DEMO)/pix2pix
-	python -m launcher translate $(DEMO)/pix2pix $(EARTH)/images/tiles $(PICTURES) --split=test
-	python -m launcher score $(PICTURES) $(EARTH)/images/tiles/test_A \
+	organza translate $(DEMO)/pix2pix $(EARTH)/images/tiles $(PICTURES) --split=test
+	organza score $(PICTURES) $(EARTH)/images/tiles/test_A \
 	          --sources=$(EARTH)/images/tiles/test_B
 
 demo-cyclegan: earth
 	$(LAUNCH) train earth-cyclegan --data.shards=$(EARTH)/tiles-unpaired \
 	          --run_dir=$(DEMO)/cyclegan
 	for way in A2B B2A; do \
-	  python -m launcher translate $(DEMO)/cyclegan $(EARTH)/images/tiles $(PICTURES)/$$way \
+	  organza translate $(DEMO)/cyclegan $(EARTH)/images/tiles $(PICTURES)/$$way \
 	          --split=test --direction=$$way || exit 1; done
-	python -m launcher score $(PICTURES)/A2B $(EARTH)/images/tiles/test_B \
+	organza score $(PICTURES)/A2B $(EARTH)/images/tiles/test_B \
 	          --sources=$(EARTH)/images/tiles/test_A --beat=identity,mismatch
-	python -m launcher score $(PICTURES)/B2A $(EARTH)/images/tiles/test_A \
+	organza score $(PICTURES)/B2A $(EARTH)/images/tiles/test_A \
 	          --sources=$(EARTH)/images/tiles/test_B --beat=identity,mismatch
 
 earth:
-	python -m launcher pack earth $(EARTH)
+	organza pack earth $(EARTH)
 
 # Whole runs, on SLURM and of the demos, wait a lot: the other tests run beside them.
 LONG := tests/cluster tests/test_cluster.py tests/test_demo.py tests/launcher/slurm/test_jobs.py \

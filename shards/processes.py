@@ -70,18 +70,18 @@ def check_shared_memory(num_bytes: int = 0, folder: Path = SHARED_MEMORY) -> Non
     except OSError as error:
         raise DataError(
             f"{folder}, which processes share memory by, is not there ({error.strerror}): mount "
-            f"it, {remedy}"
+            f"it, {remedy}."
         ) from error
     if status.f_flag & os.ST_RDONLY or not os.access(folder, os.W_OK):
         raise DataError(
             f"{folder}, which processes share memory by, may not be written: mount it for "
-            f"writing, {remedy}"
+            f"writing, {remedy}."
         )
     free = status.f_bavail * status.f_frsize
     if num_bytes > free:
         raise DataError(
             f"{folder} has {free / 2**20:.0f} MiB free, but the data workers of a process need "
-            f"{num_bytes / 2**20:.0f}: enlarge it (docker run --shm-size) or lower data.workers"
+            f"{num_bytes / 2**20:.0f}: enlarge it (docker run --shm-size) or lower data.workers."
         )
 
 
@@ -94,7 +94,7 @@ def keep_sockets_short() -> None:
     if not os.access("/tmp", os.W_OK | os.X_OK):
         raise DataError(
             f"TMPDIR={chosen} is too long a path for the workers' sockets, and /tmp may not be "
-            f"written: set TMPDIR to a folder with a path of at most {_LONGEST_TEMPORARY} bytes"
+            f"written: set TMPDIR to a folder with a path of at most {_LONGEST_TEMPORARY} bytes."
         )
     tempfile.tempdir = "/tmp"
     util.get_temp_dir()  # chosen once for the process and its workers
@@ -160,7 +160,7 @@ def run_jobs(
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker process was killed, probably for want of memory: use fewer workers"
+            "a worker process was killed, probably for want of memory: use fewer workers."
         ) from error
     finally:
         stop.value = 1

@@ -86,5 +86,5 @@ def check_label_ids(histogram: dict[int, int], num_labels: int, where: str) -> N
             raise DataError(
                 f"{where}: {histogram[label_id]} pixels have label id {label_id}, but with "
                 f"num_labels={num_labels} ids end at {num_labels - 1}: raise num_labels to at "
-                f"least {max(histogram) + 1} or remap the ids"
+                f"least {max(histogram) + 1} or remap the ids."
             )

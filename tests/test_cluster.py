@@ -135,25 +135,25 @@ SLIM = [
 ]
 
 
-def test_the_readme_s_commands(slurm_cluster: MiniSlurm, folder: Path) -> None:
-    """In their order, with processes where the README has GPUs, and smaller networks."""
+def test_the_pages_commands(slurm_cluster: MiniSlurm, folder: Path) -> None:
+    """In their order, with processes where the pages have GPUs, and smaller networks."""
     (folder / "packed").mkdir()
     os.symlink(folder / "shards", folder / "packed" / "streets")
     lines = commands(queued=True)
-    assert {line.split()[3] for line in lines} == set(QUEUED)
+    assert {line.split()[1] for line in lines} == set(QUEUED)
     for line in lines:
         words = shlex.split(line.replace("--gpus=4", "--ranks=1").replace("total=8", "total=2"))
-        if words[3] in ("submit", "doctor"):
+        if words[1] in ("submit", "doctor"):
             words += SLIM
         done = patience.run(
-            [sys.executable, *words[1:]],
+            words,
             cwd=folder,
             env=environment() | {"PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-        if words[3] == "submit" and "--dry" not in words:
+        if words[1] == "submit" and "--dry" not in words:
             patience.wait_for_line(folder / "runs" / "city" / "metrics.jsonl")
-        if words[3] == "stop":
+        if words[1] == "stop":
             patience.wait_for_line(folder / "runs" / "city" / "outcome.json")
             outcome = json.loads((folder / "runs" / "city" / "outcome.json").read_text())
             assert outcome["reason"] == "stop file"

@@ -69,6 +69,21 @@ def test_no_environment_in_the_data_floor_and_no_code_from_data(path: Path) -> N
             assert ast.unparse(node) not in ("os.environ", "os.getenv"), path
 
 
+MESSAGES = {"ConfigError", "DataError", "Unreachable", "ClusterError", "TrainingError"}
+"""What is shown to people as it is written."""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_messages_end_with_a_full_stop(path: Path) -> None:
+    """As far as their end is written there; that of others is theirs."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in MESSAGES and node.args:
+            text = node.args[0]
+            end = text.values[-1] if isinstance(text, ast.JoinedStr) else text
+            if isinstance(end, ast.Constant):
+                assert str(end.value).endswith((".", "?")), ast.unparse(text)
+
+
 def test_every_test_folder_is_a_package() -> None:
     folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
     assert folders and all((folder / "__init__.py").exists() for folder in folders)
@@ -86,7 +101,8 @@ ROOMS = sorted(
 
 @pytest.mark.parametrize("folder", ROOMS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_a_room_is_seen_at_a_glance(folder: Path) -> None:
-    entries = [path.name for path in folder.iterdir() if path.name != "__pycache__"]
+    # Pages tell what the others are.
+    entries = [p.name for p in folder.iterdir() if p.name != "__pycache__" and p.suffix != ".md"]
     assert len(entries) <= MOST_ENTRIES, f"{folder} has {len(entries)} entries: divide it"
     for path in folder.glob("*.py") if "tests" not in folder.parts else ():
         length = len(path.read_text().splitlines())

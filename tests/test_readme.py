@@ -1,4 +1,5 @@
-"""Every command of the README is run, on small data and with slim networks."""
+"""Every command of the pages is run, on small data and with slim networks; what they name is
+there."""
 
 from __future__ import annotations
 
@@ -8,17 +9,26 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import cache
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from launcher.commands.cli import Commands
+from tests import patience
 from tests.gang import free_port
+from tests.launcher import warm_start
 from tests.launcher.run.test_translators import fill
 from tests.launcher.sample import ROOT, environment, make_source
 from tests.shards.foreign import street_tars
+from tests.test_floors import HOUSE, ROOMS
 
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+COMMANDS = ROOT / "launcher" / "README.md"
+ARCHITECTURE = ROOT / "launcher" / "ARCHITECTURE.md"
+MOST_LINES = 150
+"""Of the README, which a stranger is to read whole."""
 SHORT = ["--precision=fp32", "--schedule.constant=4", "--schedule.decay=4", "--data.workers=0"]
 HD = ["--model.ndf=4", "--model.num_blocks=1", "--model.num_local_blocks=1"]
 SLIM = {
@@ -33,23 +43,38 @@ SLIM = {
 }
 ELSEWHERE = ("make", "pip")
 """`make test` runs this test, in what `pip install` set up; tests/test_demo.py runs `make demo`."""
-
-
 QUEUED = ("doctor", "submit", "status", "runs", "logs", "stop", "cancel")
 """Commands that tests/test_cluster.py runs, where there is a SLURM."""
 
 
+def links(page: Path) -> list[tuple[Path, str]]:
+    """(file, heading) of what a page links to within the house; its own file for its headings."""
+    targets = re.findall(r"\]\(([^)]+)\)", page.read_text())
+    parts = [target.partition("#") for target in targets if "://" not in target]
+    return [((page.parent / path).resolve() if path else page, name) for path, _, name in parts]
+
+
+@cache
+def pages() -> tuple[Path, ...]:
+    """All pages, as a stranger finds them: the README first, then what its links lead to."""
+    found = [README]
+    for page in found:  # which grows meanwhile
+        found += dict.fromkeys(p for p, _ in links(page) if p.suffix == ".md" and p not in found)
+    return tuple(found)
+
+
 def commands(queued: bool = False) -> list[str]:
-    """What the README tells to type, on one box or for a cluster."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, re.S)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    wanted = [line for line in lines if line and not line.startswith(ELSEWHERE)]
+    """What the pages tell to type, each once, on one box or for a cluster."""
+    blocks = re.findall(r"```bash\n(.*?)```", "".join(p.read_text() for p in pages()), re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    typed = dict.fromkeys(" ".join(line.split("  #")[0].split()) for line in lines)
+    wanted = [line for line in typed if line and not line.startswith(ELSEWHERE)]
     return [line for line in wanted if is_queued(line) == queued]
 
 
 def is_queued(line: str) -> bool:
     words = line.split()
-    return words[:3] == ["python", "-m", "launcher"] and words[3] in QUEUED
+    return words[0] == "organza" and words[1] in QUEUED
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +102,8 @@ def adapted(line: str) -> list[str]:
         words += ["--steps=1", "--worlds=2", "--size=32x32", "--model.ngf=2", "--model.ndf=2"]
     if "tests.benchmarks.step" in words:
         words[words.index("--steps=30")] = "--steps=1"
-        words += ["--size=128x64", "--model.ngf=4", "--model.num_blocks=1"]
+        # VGG in bf16 takes minutes on processors without it.
+        words += ["--size=64x64", "--model.ngf=4", *HD, "--model.lambda_vgg=0"]
     if "tests.benchmarks.versus" in words:
         words[words.index("--steps=10")] = "--steps=1"
         words += ["--size=64x32"]
@@ -95,7 +121,7 @@ def adapted(line: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def walked(workplace: Path) -> Path:
-    """The folder in which every command was run, in the order of the README."""
+    """The folder in which every command was run, in the order of the pages."""
     assert len(commands()) >= 9
     for line in commands():
         if line.startswith("tensorboard"):
@@ -103,19 +129,22 @@ def walked(workplace: Path) -> Path:
         settings, words = [], adapted(line)
         while "=" in words[0]:
             settings.append(words.pop(0).split("=", 1))
-        done = subprocess.run(
-            [sys.executable if words[0] == "python" else words[0], *words[1:]],
-            cwd=workplace,
-            text=True,
-            capture_output=True,
-            timeout=300,
-            env=environment() | {"PYTHONPATH": str(ROOT)} | dict(settings),
-        )
+        status, output = typed(words, workplace, dict(settings))
         # Slim pictures of a few steps may lose against a constant colour: that is status 1.
         expected = (0, 1) if "score" in words else (0,)
-        assert done.returncode in expected, f"{line}\n{done.stdout}{done.stderr}"
-        assert "Traceback" not in done.stderr, f"{line}\n{done.stderr}"
+        assert status in expected, f"{line}\n{output}"
+        assert "Traceback" not in output, f"{line}\n{output}"
     return workplace
+
+
+def typed(words: list[str], folder: Path, settings: dict[str, str]) -> tuple[int, str]:
+    """Exit status and output of a command."""
+    variables = environment() | {"PYTHONPATH": str(ROOT)} | settings
+    if words[0] == "organza":
+        return warm_start.run(words[1:], variables, folder)
+    command = [sys.executable if words[0] == "python" else words[0], *words[1:]]
+    done = patience.run(command, cwd=folder, env=variables, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout
 
 
 def test_every_command_runs(walked: Path) -> None:
@@ -152,21 +181,73 @@ def ask(url: str, seconds: float) -> str:
     return answer
 
 
-def test_the_readme_s_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        Image.open(ROOT / target).load()
-    for path in re.findall(r"`((?:tests|nets|trainers|launcher)/[\w./]+)`", README):
-        assert (ROOT / path.replace("NAME", "pix2pixhd")).exists(), path
+def headings(page: Path) -> set[str]:
+    """As links name them."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in found}
+
+
+def test_a_stranger_finds_every_page() -> None:
+    floors = [ROOT / floor for floor in (*HOUSE, "tests")]
+    assert {README, *(page for floor in floors for page in floor.rglob("*.md"))} == {*pages()}
+    assert len(README.read_text().splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_exists(page: Path) -> None:
+    for target, heading in links(page):
+        if target.suffix == ".jpg":
+            Image.open(target).load()
+        assert target.exists(), target
+        assert not heading or heading in headings(target), f"{target} has no {heading}"
+    floors = "|".join((*HOUSE, "tests"))
+    for path in re.findall(rf"(?<![\w/])(?:\.\./)*((?:{floors})/[\w./-]+)", page.read_text()):
+        assert (ROOT / path.rstrip(".").replace("NAME", "pix2pixhd")).exists(), path
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_people_type_organza(page: Path) -> None:
+    """A module is for launchers."""
+    assert re.findall(r"(?<!srun )python -m launcher", page.read_text()) == []
+
+
+def rows(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, its head left out."""
+    text = page.read_text().split(f"{heading}\n", 1)[1]
+    table = re.search(r"^\|.*?(?=\n\n|\Z)", text, re.M | re.S)
+    assert table is not None
+    return [[c.strip() for c in r.strip("| ").split(" | ")] for r in table[0].splitlines()[2:]]
+
+
+def test_the_table_of_commands_is_whole() -> None:
+    told = [name.strip("`") for name, *_ in rows(COMMANDS, "# Commands, recipes and results")]
+    assert sorted(told) == sorted(name for name in dir(Commands) if not name.startswith("_"))
+
+
+def test_every_room_has_its_line() -> None:
+    told = [name.strip("`/") for name, *_ in rows(ARCHITECTURE, "## Rooms")]
+    rooms = [room.relative_to(ROOT) for room in ROOMS]
+    inner = {str(room) for room in rooms if len(room.parts) == 2 and room.parts[0] in HOUSE}
+    assert len(told) == len(inner) and {*told} == inner
+
+
+def test_what_is_to_be_changed_is_where_the_table_says() -> None:
+    changes = rows(ARCHITECTURE, "## Where to change what")
+    assert len(changes) >= 10
+    for change, file, there, *_ in changes:
+        code = (ROOT / file.strip("`").replace("NAME", "pix2pixhd")).read_text()
+        names = re.findall(r"`([\w.]+)`", there)
+        assert names, change
+        for name in names:
+            assert re.search(rf"\b{name.rpartition('.')[2]}\b", code), f"{file} has no {name}"
 
 
 def test_the_troubleshooting_table_quotes_real_messages() -> None:
-    table = README.split("## Troubleshooting")[1].split("## The house")[0]
-    floors = ("launcher", "trainers", "shards", "nets", "cluster")
-    sources = [path for floor in floors for path in (ROOT / floor).rglob("*.py")]
+    sources = [path for floor in HOUSE for path in (ROOT / floor).rglob("*.py")]
     # Sentences are written over several lines of code.
     code = re.sub(r'"\s*f?"', "", "".join(path.read_text() for path in sources))
     code = re.sub(r"\{[^{}]*\}", "*", code)
-    quotes = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    quotes = [quote.strip("`") for quote, _ in rows(COMMANDS, "## Troubleshooting")]
     assert len(quotes) >= 8
     for quote in quotes:
         for part in quote.split("..."):

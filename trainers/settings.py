@@ -130,7 +130,7 @@ def home_expanded(path: str) -> str:
     expanded = os.path.expanduser(path)
     if path.startswith("~") and expanded == path:
         user = path.partition("/")[0]
-        raise ValueError(f"{path}: nobody's home is {user} here; write ./{path} for such a folder.")
+        raise ValueError(f"{path}: nobody's home is {user} here; write ./{path} for such a folder")
     return expanded
 
 

@@ -155,5 +155,5 @@ def _run(*command: str, answer: str = "stdout") -> str:
         ) from error
     if done.returncode:
         words = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-        raise ClusterError(f"`{' '.join(command)}` failed: {words}")
+        raise ClusterError(f"`{' '.join(command)}` failed: {words.removesuffix('.')}.")
     return getattr(done, answer)

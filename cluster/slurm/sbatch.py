@@ -196,7 +196,7 @@ def render(job: Job) -> str:
     size = f"{job.nodes} x {job.ranks_per_node} processes"
     lines = [
         "#!/bin/bash",
-        f"# {job.name}: {size}. Written by `python -m launcher submit`; the run is in",
+        f"# {job.name}: {size}. Written by `organza submit`; the run is in",
         f"# {job.run_dir}",
         *(f"#SBATCH --{directive}" for directive in _directives(job)),
         "",

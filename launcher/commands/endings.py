@@ -18,6 +18,7 @@ from cluster.errors import ClusterError
 from cluster.watch import attempts
 from launcher.recipe.config import ConfigError
 from launcher.run import logs
+from launcher.text.sentences import sentence
 from shards.records import DataError
 
 FIRST_RANK_SPEAKS = 5.0
@@ -90,9 +91,9 @@ def fail(error: object, code: int) -> NoReturn:
     rank = os.environ.get("RANK")
     if code == 2:
         let_others_speak()
-    sentence = f"organza{f' (rank {rank})' if rank else ''}: {error}"
-    print(sentence, file=sys.stderr)
-    logs.tell(sentence)
+    words = f"organza{f' (rank {rank})' if rank else ''}: {sentence(str(error))}"
+    print(words, file=sys.stderr)
+    logs.tell(words)
     sys.stdout.flush()
     sys.stderr.flush()
     if rank:

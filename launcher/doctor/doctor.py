@@ -25,6 +25,7 @@ from launcher.doctor.finding import Finding
 from launcher.recipe.config import Config, ConfigError, load
 from launcher.run import run_folder
 from launcher.slurm.fingerprints import facts
+from launcher.text.sentences import sentence
 from launcher.text.tables import table
 from shards.records import DataError
 
@@ -47,7 +48,7 @@ def doctor(recipe: str, overrides: Mapping[str, str]) -> int:
         host = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
         print(table([host, "what", "found"], rows))
         for finding in wrong:
-            print(f"{finding.what}: {finding.remedy}")
+            print(sentence(f"{finding.what}: {finding.remedy}"))
     return 1 if wrong else 0
 
 

@@ -90,7 +90,7 @@ def at_home(value: str) -> str:
     try:
         return home_expanded(value)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{error}.") from error
 
 
 def integers(command: str, **options: str) -> dict[str, int]:

@@ -16,6 +16,7 @@ from launcher.recipe.backend_options import BackendOptions
 from launcher.recipe.messages import hint, messages, names_in, section_of
 from launcher.recipe.optim_options import OptimOptions, ScheduleOptions
 from launcher.recipe.storage_options import CacheOptions, Location
+from launcher.text.sentences import sentence
 from shards.pixels import augment
 from shards.read import order
 from trainers.settings import GANSettings, Settings, Span, UserPath, without_other_kinds
@@ -184,7 +185,7 @@ def load(recipe: str, overrides: Mapping[str, str] | None = None) -> Config:
     try:
         tree = yaml_files.read(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+        raise ConfigError(f"{path} cannot be read as YAML: {error}.") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must be a YAML mapping with a key `gan`.")
     given = {option: parse(text) for option, text in (overrides or {}).items()}
@@ -229,7 +230,7 @@ def build(tree: dict[str, Any], source: str) -> Config:
     except ValidationError as error:
         problems += messages(error, Config, rest, (), known)
     if problems:
-        raise ConfigError(f"{source}: " + "\n  ".join(problems))
+        raise ConfigError(f"{source}: " + "\n  ".join(map(sentence, problems)))
     return config
 
 
@@ -264,7 +265,7 @@ def parse(text: str) -> Any:
         try:
             return None if text == "None" else yaml_files.read(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"{text!r} cannot be read as a YAML value: {error}") from error
+            raise ConfigError(f"{text!r} cannot be read as a YAML value: {error}.") from error
     return text
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from launcher.recipe.config import ConfigError
+from launcher.text.sentences import sentence
 from trainers.errors import TrainingError
 
 
@@ -18,7 +19,7 @@ def config_errors() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(sentence(str(error))) from error
 
 
 @contextmanager
@@ -57,5 +58,5 @@ def peer_errors() -> Iterator[None]:
         reason = words.splitlines()[0]
         raise TrainingError(
             "Another process has ended, or has not answered within backend.timeout_s: the logs of "
-            f"the others say why; the last checkpoint is kept. ({reason})"
+            f"the others say why; the last checkpoint is kept ({reason})."
         ) from error

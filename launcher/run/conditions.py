@@ -99,14 +99,14 @@ class Conditions:
             if min(width, height) < least:
                 raise DataError(
                     f"{path} is {width}x{height}, but this network needs sides of {least} pixels "
-                    "or more: enlarge the picture"
+                    "or more: enlarge the picture."
                 )
             if not fits(width, height, self.needs.multiple):
                 raise DataError(
                     f"{path} is {width}x{height}, but this network takes sides that are "
                     f"multiples of {self.needs.multiple}: add --model.generator.pad=true, or bring "
                     "it to size by --data.preprocess.mode=resize_and_crop with a crop_size that "
-                    "fits"
+                    "fits."
                 )
 
     def _read(self, record: Record) -> Batch:

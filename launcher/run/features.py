@@ -46,7 +46,7 @@ def cluster(
     number = sum(len(centres) for centres in clusters.centres.values())
     print(
         f"{out}: {number} clusters of {len(clusters.centres)} labels, of "
-        f"{sum(len(each.labels) for each in looks)} looks in {len(encoder.conditions)} pictures"
+        f"{sum(len(each.labels) for each in looks)} looks in {len(encoder.conditions)} pictures."
     )
 
 
@@ -60,7 +60,7 @@ def draw_maps(run: Path, source: Path, out: Path, split: str, remap: str) -> Non
         )
     conditions = encoder.conditions
     encoder.run(lambda key, batch, features: conditions.write(key, denormalise(features)[0]))
-    print(f"{out}: features of {len(conditions)} pictures; pack them as SPLIT_feat")
+    print(f"{out}: features of {len(conditions)} pictures; pack them as SPLIT_feat.")
 
 
 def home_of(run: Path) -> Path:

@@ -239,7 +239,7 @@ def closing_words(config: Config, why: str, images: int) -> str:
         damage = f"Damaged samples were replaced {replaced} times: {config.run_dir}/substituted. "
         return (
             f"Finished. {damage if replaced else ''}Watch: tensorboard --logdir {config.run_dir}; "
-            f"translate: python -m launcher translate {config.run_dir} SOURCE OUT"
+            f"translate: organza translate {config.run_dir} SOURCE OUT."
         )
     done = f"saved in {config.run_dir} at {images} images" if images else "before the first step"
     return f"Stopped by {why}, {done}: the same command again goes on."

@@ -61,4 +61,4 @@ def translate(
         translate_all(gan.to(device), given, conditions.write, precision, move)
     for (member, words), count in conditions.notes.items():
         print(f"{member}: {count} {words}.")
-    print(f"{out}: {len(conditions)} pictures by {place}")
+    print(f"{out}: {len(conditions)} pictures by {place}.")

@@ -23,6 +23,7 @@ from launcher.recipe.messages import meant_elsewhere
 from launcher.slurm import sweeps
 from launcher.status import job_file
 from launcher.status.job_file import Submission
+from launcher.text.sentences import sentence
 from launcher.text.tables import table
 from shards.records import DataError
 from trainers.settings import Settings
@@ -107,7 +108,7 @@ def job_of(wishes: Mapping[str, str], run: Path, known_options: list[str]) -> sb
     known = {field.name for field in fields(sbatch.Job)} - {*places}
     for name in (name for name in wishes if name not in known):
         if found := meant_elsewhere(name, known_options):
-            raise ConfigError(f"submit: --{name} is no option; {found}")
+            raise ConfigError(sentence(f"submit: --{name} is no option; {found}"))
     try:
         return sbatch.job(texts, **places)
     except ClusterError as error:
@@ -151,7 +152,7 @@ def check_free(run: Path) -> None:
     if last and found and not found.over:
         raise ClusterError(
             f"{run} has job {last.job} already, which is {found.state}: wait for its end, end it "
-            f"by `python -m launcher cancel {run}`, or choose another run_dir."
+            f"by `organza cancel {run}`, or choose another run_dir."
         )
 
 
@@ -162,7 +163,7 @@ def check_shards(config: Config) -> None:
     try:
         sources_of(config)
     except (DataError, ValueError) as error:
-        raise ConfigError(f"submit: data.shards: {error}") from error
+        raise ConfigError(sentence(f"submit: data.shards: {error}")) from error
 
 
 def check_same_run(config: Config) -> None:
@@ -206,7 +207,7 @@ def how_to_watch(batch: BatchJob, number: str) -> str:
     overview = "runs" if batch.job.array else "status"
     return (
         f"Submitted job {number}: {runs}{size}.\n"
-        f"  state:   python -m launcher {overview} {batch.run}\n"
+        f"  state:   organza {overview} {batch.run}\n"
         f"  log:     tail -F {log}\n"
         f"  curves:  tensorboard --logdir {batch.run}"
     )

@@ -28,7 +28,7 @@ def read(option: str) -> tuple[dict[str, list[str]], str]:
         tree = yaml_files.read(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"submit: --array={name} must be a YAML file with the options of a sweep: {error}"
+            f"submit: --array={name} must be a YAML file with the options of a sweep: {error}."
         ) from error
     if not isinstance(tree, dict) or not tree:
         raise ConfigError(f"{path} must map options to lists, as `optim.lr: [1e-4, 2e-4]`.")

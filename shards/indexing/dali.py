@@ -29,7 +29,7 @@ def write_dali(shard_set: ShardSet, out: Path) -> list[Path]:
         for shard in shard_set.manifest.shards:
             path = (out / shard.name).with_suffix(".idx")
             if path.exists() and not path.read_bytes().startswith(b"v1."):
-                raise DataError(f"{path} is no index for DALI: move it or choose another --out")
+                raise DataError(f"{path} is no index for DALI: move it or choose another --out.")
             write_atomically(path, _dali_text(shard_set, shard.name).encode(), out)
             written.append(path)
     return written
@@ -49,5 +49,7 @@ def _dali_text(shard_set: ShardSet, name: str) -> str:
 
 def _component(suffix: str, entry: TarFile, where: str) -> str:
     if entry.name.split() != [entry.name]:
-        raise DataError(f"{where}: {entry.name!r} has blanks, which end a name for DALI: rename it")
+        raise DataError(
+            f"{where}: {entry.name!r} has blanks, which end a name for DALI: rename it."
+        )
     return f"{suffix} {entry.offset} {entry.size} {entry.name}"

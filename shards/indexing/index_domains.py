@@ -54,7 +54,7 @@ def index_domains(
         if indexed.shard_set.layout != "images":
             raise DataError(
                 f"{folder} holds samples of layout {indexed.shard_set.layout}, but a domain is of "
-                f"single pictures: index it alone, or say which with --members=image=ENDING"
+                f"single pictures: index it alone, or say which with --members=image=ENDING."
             )
     _declare(folders[0].parent / DOMAINS_FILE, found)
     return found
@@ -68,5 +68,5 @@ def _declare(path: Path, found: Sequence[Indexed]) -> None:
             write_atomically(path, text, path.parent)
     elif path.read_bytes() != text:
         raise DataError(
-            f"{path} is of other domains: if no run needs it any more, delete it and index again"
+            f"{path} is of other domains: if no run needs it any more, delete it and index again."
         )

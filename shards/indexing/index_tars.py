@@ -115,7 +115,7 @@ def _workplace(folder: Path) -> Iterator[Path]:
     """A folder for temporaries beside the tars, held by one program at a time, and then removed."""
     work = folder / WORK_FOLDER
     if (folder / PACK_FOLDER).is_dir() and not (folder / MANIFEST_FILE).exists():
-        raise DataError(f"{folder} is an unfinished set: run the same `pack` again to finish it")
+        raise DataError(f"{folder} is an unfinished set: run the same `pack` again to finish it.")
     with hold(folder, work, "indexed") as lock:
         try:
             yield work
@@ -135,7 +135,7 @@ def _check_replaceable(folder: Path) -> None:
         if not is_ours:
             raise DataError(
                 f"{folder / name} is damaged or was written by another program: move it elsewhere, "
-                f"the index of the tars needs its place"
+                f"the index of the tars needs its place."
             )
 
 
@@ -153,7 +153,7 @@ def _content(path: Path) -> dict[str, object] | None:
 def _list_samples(path: Path, tick: Tick) -> _Listing:
     samples = tar_samples(path)
     if not samples:
-        raise DataError(f"{path} holds no samples: remove it or restore what it held")
+        raise DataError(f"{path} holds no samples: remove it or restore what it held.")
     tick()
     return _Listing(path, samples)
 
@@ -166,7 +166,7 @@ def _check_keys(listings: list[_Listing]) -> None:
             if sample.key in homes:
                 raise DataError(
                     f"{listing.path} and {homes[sample.key].name} both hold the key "
-                    f"{sample.key!r}: keys name samples; write one of the shards anew with others"
+                    f"{sample.key!r}: keys name samples; write one of the shards anew with others."
                 )
             homes[sample.key] = listing.path
 
@@ -239,5 +239,5 @@ def _check_outdated(path: Path, text: bytes) -> None:
     if known.get("version") not in range(1, VERSION):
         raise DataError(
             f"{path} is of other tars, members or images: if no run needs it any more, delete it "
-            f"and index again"
+            f"and index again."
         )

@@ -42,7 +42,7 @@ class Members:
             if member in picked:
                 raise DataError(
                     f"{where}: {picked[member].name} and {found.name} could both be the member "
-                    f"{member}: say which with --members={member}={ending}"
+                    f"{member}: say which with --members={member}={ending}."
                 )
             if member is not None:
                 picked[member] = found
@@ -51,7 +51,7 @@ class Members:
                 endings = " or ".join(e for e, owner in self.by_ending.items() if owner == member)
                 raise DataError(
                     f"{where}: {sample.key} has no {member} (.{endings}), but every sample needs "
-                    f"the same members: remove the sample, add the file, or choose --members"
+                    f"the same members: remove the sample, add the file, or choose --members."
                 )
         return {member: picked[member] for member in self.names}
 
@@ -71,7 +71,7 @@ def choose_members(endings: Counter[str], wanted: Mapping[str, str], where: str)
     raise DataError(
         f"{where} holds files ending in {_listed(endings)}, which does not tell the members of one "
         f"layout ({layouts}; inst and feat may be absent): say which is which with "
-        f"--members=label=ENDING,image=ENDING"
+        f"--members=label=ENDING,image=ENDING."
     )
 
 
@@ -79,15 +79,15 @@ def _asked(wanted: Mapping[str, str], endings: Counter[str], where: str) -> dict
     wanted = {member: ending.lower().removeprefix(".") for member, ending in wanted.items()}
     for member, ending in wanted.items():
         if member not in KINDS:
-            raise DataError(f"--members: {member!r} is no member; choose from {', '.join(KINDS)}")
+            raise DataError(f"--members: {member!r} is no member; choose from {', '.join(KINDS)}.")
         if ending not in endings:
             raise DataError(
                 f"--members={member}={ending}: no file in {where} ends so; there are "
-                f"{_listed(endings)}"
+                f"{_listed(endings)}."
             )
     by_ending = {ending: member for member, ending in wanted.items()}
     if len(by_ending) < len(wanted):
-        raise DataError("--members gives one ending to two members: each needs its own")
+        raise DataError("--members gives one ending to two members: each needs its own.")
     return by_ending
 
 

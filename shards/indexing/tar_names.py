@@ -26,11 +26,11 @@ def locate(shards: Sequence[str]) -> tuple[Path, list[str]]:
     paths = [path for given in shards for path in _paths(given)]
     folders = {path.parent for path in paths}
     if not folders:
-        raise DataError("no shards are named: give their folder, or the tars in it")
+        raise DataError("no shards are named: give their folder, or the tars in it.")
     if len(folders) > 1:
         raise DataError(
             f"{', '.join(sorted(map(str, folders))[:3])} are several folders, but the tars of a "
-            f"set lie in one: index one folder at a time"
+            f"set lie in one: index one folder at a time."
         )
     folder = folders.pop()
     names = sorted({path.name for path in paths})
@@ -40,7 +40,7 @@ def locate(shards: Sequence[str]) -> tuple[Path, list[str]]:
     if rest:
         raise DataError(
             f"{folder} also holds {', '.join(rest[:3])}, but an index is of all tars in a folder: "
-            f"give the folder, or move the others out of it"
+            f"give the folder, or move the others out of it."
         )
     return folder, names
 
@@ -74,25 +74,25 @@ def _choices(group: str, pattern: str) -> list[str]:
 
 
 def _too_many(pattern: str) -> str:
-    return f"{pattern} stands for more than {MAX_NAMES} names: give fewer"
+    return f"{pattern} stands for more than {MAX_NAMES} names: give fewer."
 
 
 def _paths(given: str) -> list[Path]:
     """What one argument names."""
     if "://" in given:
-        raise DataError(f"{given}: an index is written beside the tars, so they must be on a disk")
+        raise DataError(f"{given}: an index is written beside the tars, so they must be on a disk.")
     if Path(given).is_dir():
         found = [path for path in Path(given).iterdir() if path.suffix in (".tar", *_COMPRESSED)]
         if not found:
-            raise DataError(f"{given} holds no *.tar: give the folder of the shards")
+            raise DataError(f"{given} holds no *.tar: give the folder of the shards.")
     else:
         found = [Path(name) for name in expand(given)]
     for path in found:
         if not path.is_file():
-            raise DataError(f"{path} is no file: give the shards that there are, or their folder")
+            raise DataError(f"{path} is no file: give the shards that there are, or their folder.")
         if path.suffix in _COMPRESSED:
             raise DataError(
                 f"{path} is compressed, but samples are read by their positions in a plain tar: "
-                f"decompress it, or move it out of this folder"
+                f"decompress it, or move it out of this folder."
             )
     return found

@@ -57,21 +57,21 @@ def _check_plain(head: bytes, path: Path) -> None:
         if head.startswith(magic):
             raise DataError(
                 f"{path} is compressed with {name}, but samples are read by their positions in a "
-                f"plain tar: decompress it ({remedy})"
+                f"plain tar: decompress it ({remedy})."
             )
     if path.stat().st_size % TAR_BLOCK:
         raise DataError(
             f"{path} has {path.stat().st_size} bytes, no multiple of {TAR_BLOCK} as a tar has: it "
-            f"was cut or is none; restore it"
+            f"was cut or is none; restore it."
         )
 
 
 def _check_name(name: str, path: Path) -> None:
     if not name.isprintable():
-        raise DataError(f"{path}: {name!r} has unprintable characters in its name: rename it")
+        raise DataError(f"{path}: {name!r} has unprintable characters in its name: rename it.")
     if name.startswith("/") or ".." in name.split("/"):
         raise DataError(
-            f"{path}: {name!r} leads out of the folder that a tar stands for: write the tar anew"
+            f"{path}: {name!r} leads out of the folder that a tar stands for: write the tar anew."
         )
 
 
@@ -79,10 +79,10 @@ def _check_neighbours(sample: TarSample, suffix: str, follows: bool, path: Path)
     if suffix in sample.files:
         raise DataError(
             f"{path} holds {sample.files[suffix].name!r} twice (as far as readers can tell): write "
-            f"it anew with one file for each key and suffix"
+            f"it anew with one file for each key and suffix."
         )
     if sample.files and not follows:
         raise DataError(
             f"{path}: the files of {sample.key!r} are not next to each other, so that readers make "
-            f"two samples of them: write the tar in the order of names (tar --sort=name)"
+            f"two samples of them: write the tar in the order of names (tar --sort=name)."
         )

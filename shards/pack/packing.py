@@ -73,7 +73,7 @@ def pack(
     The same input gives the same bytes. Raises DataError for anything wrong with the data or the
     disk; `out` then stays unfinished, and its finished shards are kept for the next run."""
     if shard_mib < 1:
-        raise DataError(f"shard_mib={shard_mib}: a shard needs at least 1 MiB")
+        raise DataError(f"shard_mib={shard_mib}: a shard needs at least 1 MiB.")
     source, out = Path(source), Path(out)
     planned = partial(
         make_plan,
@@ -98,7 +98,7 @@ def pack(
         if not replace:
             raise DataError(
                 f"{out} already holds what was packed from other images or with other options: "
-                f"choose another folder, or --replace=yes to pack a new generation beside it"
+                f"choose another folder, or --replace=yes to pack a new generation beside it."
             )
         number += 1
         plan = plan.moved(generation_folder(out, number))
@@ -123,8 +123,8 @@ def _receipts(plan: Plan, run: Run, work: Path) -> list[Receipt]:
         _list_bad(work / BAD_FILE, bad)
         total = sum(len(job.records) for job in plan.jobs)
         raise DataError(
-            f"{len(bad)} of {total} samples cannot be packed, all listed in {work / BAD_FILE} "
-            f"(first: {bad[0].reason}); mend them, or choose --bad_files=leave_out"
+            f"{len(bad)} of {total} samples cannot be packed, all listed in {work / BAD_FILE}: "
+            f"mend them, or choose --bad_files=leave_out. The first: {bad[0].reason}"
         ) from None
 
 
@@ -161,7 +161,7 @@ def _is_whole(folder: Path, replace: bool) -> bool:
     except DataError as error:
         if replace:
             return False
-        raise DataError(f"{error} (--replace=yes packs it anew, as a new generation)") from error
+        raise DataError(f"{error} --replace=yes packs it anew, as a new generation.") from error
     return True
 
 

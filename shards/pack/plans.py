@@ -93,7 +93,7 @@ def make_plan(
     def planned(name: str, packed_as: str, records: list[Record]) -> PlannedSet:
         kept = [record for record in records if left_out.isdisjoint(record.files.values())]
         if not kept:
-            raise DataError(f"{source}: nothing can be packed of {len(records)} samples")
+            raise DataError(f"{source}: nothing can be packed of {len(records)} samples.")
         jobs = (
             ShardJob(out / name, number, shard, num_labels, storing)
             for number, shard in enumerate(_cut(kept, shard_bytes))

@@ -169,7 +169,7 @@ def _read_files(record: Record) -> dict[str, bytes]:
         try:
             files[member] = path.read_bytes()
         except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     return files
 
 
@@ -248,12 +248,12 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise DataError(
                 f"{path} cannot be written: the disk is full; make room and run the same command "
-                f"again, finished shards are kept"
+                f"again, finished shards are kept."
             ) from error
         if error.errno == errno.ELOOP:
             raise DataError(
-                f"{error.filename} is a link, which may lead anywhere: remove it"
+                f"{error.filename} is a link, which may lead anywhere: remove it."
             ) from error
         raise DataError(
-            f"{path} cannot be written: {error.strerror}; choose a place that may be written"
+            f"{path} cannot be written: {error.strerror}; choose a place that may be written."
         ) from error

@@ -26,17 +26,17 @@ def workplace(plan: Plan) -> Iterator[Path]:
     a killed one."""
     out, work = plan.out, plan.out / WORK_FOLDER
     if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: choose a folder")
+        raise DataError(f"{out} is a file: choose a folder.")
     if out.exists() and any(out.iterdir()) and not work.is_dir():
-        raise DataError(f"{out} is not empty and no unfinished set: choose another folder")
+        raise DataError(f"{out} is not empty and no unfinished set: choose another folder.")
     with hold(out, work, "packed") as lock:
         if plan.last_file.exists():  # the other process ended between our look and our lock
-            raise DataError(f"{out} was packed by another process meanwhile: look at it first")
+            raise DataError(f"{out} was packed by another process meanwhile: look at it first.")
         _check_strangers(plan)
         strange = [tar for planned in plan.sets for tar in strange_tars(planned)]
         if strange:
             raise DataError(
-                f"{strange[0]} was not packed here: move it elsewhere, or choose another folder"
+                f"{strange[0]} was not packed here: move it elsewhere, or choose another folder."
             )
         folders = {work, *(planned.out / WORK_FOLDER for planned in plan.sets)}
         with disk_errors(out):
@@ -64,14 +64,14 @@ def hold(out: Path, work: Path, doing: str) -> IO[str]:
     """Make the folder `work` inside `out`, for this process alone until the lock is closed."""
     with disk_errors(out):
         if work.is_symlink():
-            raise DataError(f"{work} is a link, and what is below it not ours: remove it")
+            raise DataError(f"{work} is a link, and what is below it not ours: remove it.")
         work.mkdir(parents=True, exist_ok=True)
         lock = open(work / "lock", "w", opener=private)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         lock.close()
-        raise DataError(f"{out} is being {doing} by another process: wait for it") from error
+        raise DataError(f"{out} is being {doing} by another process: wait for it.") from error
     return lock
 
 
@@ -82,7 +82,7 @@ def _check_strangers(plan: Plan) -> None:
         if path.name not in kept and (plan.has_domains or path.is_dir()):
             raise DataError(
                 f"{path} is no part of what is packed into {plan.out}: delete it or choose "
-                f"another folder"
+                f"another folder."
             )
 
 
@@ -125,5 +125,5 @@ def _check_space(plan: Plan) -> None:
     if needed > free:
         raise DataError(
             f"{plan.out} has {free / 2**20:.1f} MiB free, but the shards still need "
-            f"{needed / 2**20:.1f} MiB: make room or choose another disk"
+            f"{needed / 2**20:.1f} MiB: make room or choose another disk."
         )

@@ -93,7 +93,7 @@ class Preprocess:
         if size[0] < crop[0] or size[1] < crop[1]:
             raise DataError(
                 f"{where} is {size_text(size)} before the crop, smaller than "
-                f"data.preprocess.crop_size={size_text(crop)}: lower crop_size or raise load_size"
+                f"data.preprocess.crop_size={size_text(crop)}: lower crop_size or raise load_size."
             )
 
     def apply(self, pixels: dict[str, np.ndarray], draw: int, where: str) -> dict[str, np.ndarray]:

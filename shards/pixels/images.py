@@ -93,7 +93,7 @@ def decode_sample(
         if size_of(pixels[first]) != size_of(pixels[other]):
             raise DataError(
                 f"{names[first]} is {size_text(size_of(pixels[first]))}, but {names[other]} is "
-                f"{size_text(size_of(pixels[other]))}: the images of a sample need one size"
+                f"{size_text(size_of(pixels[other]))}: the images of a sample need one size."
             )
     return pixels
 
@@ -144,7 +144,7 @@ def check_checksums(data: bytes, where: str) -> None:
     try:
         _open(data, where).verify()
     except BROKEN as error:
-        raise DataError(f"{where} is corrupt ({error}): replace the file") from error
+        raise DataError(f"{where} is corrupt ({error}): replace the file.") from error
 
 
 def has_alpha(data: bytes, where: str) -> bool:
@@ -173,22 +173,22 @@ def _open(data: bytes, where: str) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         known = data.startswith(_MAGIC) or data[8:12] == b"WEBP"
         state = "truncated or corrupt" if known else "not a PNG, JPEG or WebP image"
-        raise DataError(f"{where} is {state}: replace or remove the file") from error
+        raise DataError(f"{where} is {state}: replace or remove the file.") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{where}: {error}; at most {MAX_PIXELS} pixels are accepted") from error
+        raise DataError(f"{where}: {error}; at most {MAX_PIXELS} pixels are accepted.") from error
     except BROKEN as error:
-        raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
+        raise DataError(f"{where} is truncated or corrupt ({error}): replace the file.") from error
     if image.format == "PNG" and data[12:16] != b"IHDR":  # decoders forgive it; we read the header
-        raise DataError(f"{where} is corrupt (it does not start with IHDR): replace the file")
+        raise DataError(f"{where} is corrupt (it does not start with IHDR): replace the file.")
     if image.width * image.height > MAX_PIXELS:
         raise DataError(
             f"{where} has {image.width}x{image.height} pixels; at most {MAX_PIXELS} are "
-            f"accepted: cut it into smaller images"
+            f"accepted: cut it into smaller images."
         )
     if _EXTENSIONS[image.format] == "jpg" and num_scans(data) > MAX_SCANS:
-        raise DataError(f"{where} is a JPEG of more than {MAX_SCANS} scans: save it anew")
+        raise DataError(f"{where} is a JPEG of more than {MAX_SCANS} scans: save it anew.")
     if image.format == "WEBP" and getattr(image, "is_animated", False):
-        raise DataError(f"{where} is an animated WebP: save the one picture that is meant")
+        raise DataError(f"{where} is an animated WebP: save the one picture that is meant.")
     return image
 
 
@@ -197,7 +197,7 @@ def _loaded(data: bytes, where: str) -> Image.Image:
     try:
         image.load()
     except BROKEN as error:
-        raise DataError(f"{where} is truncated or corrupt ({error}): replace the file") from error
+        raise DataError(f"{where} is truncated or corrupt ({error}): replace the file.") from error
     return image
 
 
@@ -206,7 +206,7 @@ def _halves(array: np.ndarray, member: str, where: str) -> dict[str, np.ndarray]
     if odd:
         raise DataError(
             f"{where} is {array.shape[1]} pixels wide, which cannot be halved, but layout "
-            f"side-by-side takes the left half for A and the right one for B: crop or resize it"
+            f"side-by-side takes the left half for A and the right one for B: crop or resize it."
         )
     left, right = HALVES[member]
     return {left: array[:, :half], right: array[:, half:]}
@@ -218,7 +218,7 @@ def _narrowed(array: np.ndarray, channels: int, where: str) -> np.ndarray:
         return array
     if array.shape[2] == 4 and array[..., 3].min() < 255:
         raise DataError(
-            f"{where} has transparent pixels in a half that is read without alpha: make it opaque"
+            f"{where} has transparent pixels in a half that is read without alpha: make it opaque."
         )
     return _with_channels(Image.fromarray(np.ascontiguousarray(array[..., :3])), channels)
 
@@ -228,14 +228,14 @@ def _check_rgb(image: Image.Image, data: bytes, where: str, may_be_transparent: 
     _check_mode(image, where)
     if "transparency" in image.info and _png_header(data)[0] == 16:
         # The decoder compares the colour with pixels that it has cut to 8 bits.
-        raise DataError(f"{where} marks a 16-bit colour as transparent: flatten or convert it")
+        raise DataError(f"{where} marks a 16-bit colour as transparent: flatten or convert it.")
     if may_be_transparent or not image.has_transparency_data:
         return
     num_transparent = int((_alpha(image) < 255).sum())
     if num_transparent:
         raise DataError(
             f"{where} has {num_transparent} transparent pixels: compose it over a colour by "
-            f"--background=white, black or #rrggbb"
+            f"--background=white, black or #rrggbb."
         )
 
 
@@ -268,23 +268,23 @@ def _with_channels(image: Image.Image, channels: int) -> np.ndarray:
 
 def _check_mode(image: Image.Image, where: str) -> None:
     if image.mode not in _PICTURES:
-        raise DataError(f"{where} has colour mode {image.mode}: convert it to RGB")
+        raise DataError(f"{where} has colour mode {image.mode}: convert it to RGB.")
 
 
 def _check_ids(image: Image.Image, data: bytes, kind: str, where: str) -> None:
     """Ids survive only a lossless, single-channel file whose values a decoder leaves alone."""
     if image.format != "PNG":
         name = "WebP" if image.format == "WEBP" else "JPEG"
-        raise DataError(f"{where} is a {name}, which blurs ids: save {kind} maps as PNG")
+        raise DataError(f"{where} is a {name}, which blurs ids: save {kind} maps as PNG.")
     if image.mode not in (_IDS if kind == "label" else _WIDE_IDS):
         raise DataError(
             f"{where} has mode {image.mode}, not single-channel {_ID_BITS[kind]} ids: convert "
-            f"{'colours' if kind == 'label' else 'it'} to an index map first"
+            f"{'colours' if kind == 'label' else 'it'} to an index map first."
         )
     bit_depth, colour_type = _png_header(data)
     if colour_type == 0 and bit_depth in (2, 4):
         # Decoders stretch such greys to 0..255: id 1 would read as 85 or 17.
-        raise DataError(f"{where} is a {bit_depth}-bit grey PNG: save {kind} maps with 8 bits")
+        raise DataError(f"{where} is a {bit_depth}-bit grey PNG: save {kind} maps with 8 bits.")
 
 
 def _png_header(data: bytes) -> tuple[int, int]:

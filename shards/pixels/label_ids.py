@@ -50,7 +50,7 @@ class VoidLabel:
             raise DataError(
                 f"{where}: label maps use id {self.becomes}, and {self.label_id} for no label, "
                 f"which is to become the last of num_labels={self.num_labels}: give num_labels one "
-                f"more, or --ignore_label=none to refuse {self.label_id}"
+                f"more, or --ignore_label=none to refuse {self.label_id}."
             )
 
 
@@ -61,10 +61,10 @@ def void_label(text: str, num_labels: int | None) -> VoidLabel | None:
     if text == "none" or (not text and (num_labels is None or num_labels > VOID)):
         return None
     if num_labels is None:
-        raise DataError(f"ignore_label={text} needs num_labels, whose last id it becomes")
+        raise DataError(f"ignore_label={text} needs num_labels, whose last id it becomes.")
     label_id = VOID if not text else int(text) if text.isdecimal() else -1
     if not 0 <= label_id <= VOID:
-        raise DataError(f"ignore_label={text}: give an id from 0 to {VOID}, or none")
+        raise DataError(f"ignore_label={text}: give an id from 0 to {VOID}, or none.")
     return None if label_id == num_labels - 1 else VoidLabel(label_id, num_labels)
 
 
@@ -85,7 +85,7 @@ class Remap:
         if (found < 0).any():
             missing = int(ids[found < 0].min())
             raise DataError(
-                f"{where} has label id {missing}, which {self.file} does not list: add it"
+                f"{where} has label id {missing}, which {self.file} does not list: add it."
             )
         return found.astype(np.uint8)
 
@@ -100,17 +100,17 @@ def read_remap(file: Path) -> Remap:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"remap={file} cannot be read: {error}") from error
+        raise DataError(f"remap={file} cannot be read: {error}.") from error
     try:
         rows = _json_rows(text) if file.suffix.lower() == ".json" else _csv_rows(text)
         pairs = [(_id(old), _id(new)) for old, new in rows]
     except ValueError as error:
         raise DataError(
             f'remap={file} must list old and new ids from 0 to 255, as JSON {{"7": 0}} or as CSV '
-            f"lines `7,0`: {error}"
+            f"lines `7,0`: {error}."
         ) from error
     if not pairs or len({old for old, _ in pairs}) < len(pairs):
-        raise DataError(f"remap={file} lists no id, or one twice: give each old id one line")
+        raise DataError(f"remap={file} lists no id, or one twice: give each old id one line.")
     return Remap(tuple(sorted(pairs)), str(file))
 
 

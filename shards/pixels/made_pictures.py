@@ -28,17 +28,17 @@ def check_replaceable(targets: Iterable[Path], sources: Iterable[Path] = ()) -> 
         if target.parent.resolve() in folders:
             raise DataError(
                 f"{target} would lie among the pictures that are to be read: choose another folder "
-                "for the results"
+                "for the results."
             )
         if os.path.lexists(target) and not is_made(target):
             raise DataError(
                 f"{target} is there already and was not made by this program, so it is not "
-                "replaced: choose another folder for the results"
+                "replaced: choose another folder for the results."
             )
         if target.exists() and _identity(target) in read:
             raise DataError(
                 f"{target} is another name of a picture that is to be read: choose another folder "
-                "for the results"
+                "for the results."
             )
 
 

@@ -33,9 +33,9 @@ class Photos:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise DataError(f"photos={self.format}: choose keep, {' or '.join(FORMATS)}")
+            raise DataError(f"photos={self.format}: choose keep, {' or '.join(FORMATS)}.")
         if not 1 <= self.quality <= 100:
-            raise DataError(f"quality={self.quality}: choose 1 to 100")
+            raise DataError(f"quality={self.quality}: choose 1 to 100.")
 
     def stored(self, data: bytes, member: str, where: str) -> bytes:
         """The file to pack for a member: `data` itself, unless it is a picture of another format.
@@ -51,6 +51,6 @@ class Photos:
             image.save(buffer, self.format, quality=self.quality, **_OPTIONS[self.format])
         except (OSError, ValueError) as error:
             raise DataError(
-                f"{where} cannot be stored as {self.format} ({error}): choose --photos=keep"
+                f"{where} cannot be stored as {self.format} ({error}): choose --photos=keep."
             ) from error
         return buffer.getvalue()

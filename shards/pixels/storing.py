@@ -33,7 +33,7 @@ def colour_of(text: str) -> Colour:
             raise ValueError(text)
         red, green, blue = bytes.fromhex(text[1:])
     except (ValueError, IndexError) as error:
-        raise DataError(f"background={text}: give white, black or #rrggbb, or keep") from error
+        raise DataError(f"background={text}: give white, black or #rrggbb, or keep.") from error
     return red, green, blue
 
 
@@ -54,7 +54,7 @@ class Storing:
         if self.background == KEEP and self.photos:
             raise DataError(
                 f"background={KEEP} leaves pictures as they are, photos={self.photos.format} "
-                f"does not: leave one of them out"
+                f"does not: leave one of them out."
             )
         if self.background not in ("", KEEP):
             colour_of(self.background)

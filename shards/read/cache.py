@@ -46,7 +46,7 @@ def cached(shard_set: ShardSet, cache: Cache) -> ShardSet:
     """The same set, read through the node's cache; DataError if its folder cannot be used."""
     for shard in shard_set.manifest.shards:
         if not _SHA256.fullmatch(str(shard.sha256)):  # a digest is not yet a file name
-            raise DataError(f"{shard_set.store}: {shard.sha256!r} is no sha256: pack the set anew")
+            raise DataError(f"{shard_set.store}: {shard.sha256!r} is no sha256: pack the set anew.")
     copies = Copies(cache.folder, cache.limit)
     copies.prepare()
     shards = {shard.name: shard for shard in shard_set.manifest.shards}

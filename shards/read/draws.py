@@ -36,7 +36,7 @@ class Substitution:
     """The key of the other one."""
 
     def __str__(self) -> str:
-        return f"{self.problem}; {self.instead} takes its place at position {self.position}"
+        return f"{self.problem} {self.instead} takes its place at position {self.position}."
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,8 @@ class Drawer:
             substitutions.append(Substitution(position, domain, number, problem, key))
             number = instead
         raise DataError(
-            f"{substitutions[0].problem}; {_TRIES - 1} samples drawn in its place are damaged as "
-            f"well: `verify` names all that are"
+            f"{substitutions[0].problem} {_TRIES - 1} samples drawn in its place are damaged as "
+            f"well: `verify` names all that are."
         )
 
 
@@ -126,8 +126,8 @@ class Allowance:
             self._damaged.add((substitution.domain, substitution.sample))
             if len(self._damaged) > self.limit:
                 raise DataError(
-                    f"{substitution.problem}; it is damaged sample number {len(self._damaged)} of "
+                    f"{substitution.problem} It is damaged sample number {len(self._damaged)} of "
                     f"this process, and data.substitutes={self.limit} replaces no more: repair "
-                    f"the set (`verify` names all that is damaged) or raise data.substitutes"
+                    f"the set (`verify` names all that is damaged) or raise data.substitutes."
                 )
             self.report(substitution)

@@ -107,12 +107,12 @@ def _sources(
         return (Source(shard_set, _order(shard_set, shuffle, seed)),)
     if len(set(domains)) != len(MEMBERS) or len(domains) != len(MEMBERS):
         raise DataError(
-            f"domains {', '.join(domains)}: an unpaired run reads two different domains, name two"
+            f"domains {', '.join(domains)}: an unpaired run reads two different domains, name two."
         )
     if not has_domains(store):
         raise DataError(
             f"{store} holds no domains.json, but this run reads two domains: give the folder of "
-            f"domains that `pack` makes of a source with --layout=unpaired or classes"
+            f"domains that `pack` makes of a source with --layout=unpaired or classes."
         )
     return tuple(
         _domain(store, name, shuffle, seed, number, member)
@@ -148,7 +148,7 @@ def _check_room(sources: Sequence[Source], shuffle: Shuffle, cache: Cache) -> No
             f"a {shuffle.kind} shuffle of {sources[0].shard_set.store} needs {needed / 2**30:.3f} "
             f"GiB of shards on each node at a time, but data.cache.limit_gib="
             f"{cache.limit / 2**30:.3f}: raise it, choose data.order.shuffle=windowed with a "
-            f"smaller data.order.window or data.order.streams, data.cache.ahead=0, or no cache"
+            f"smaller data.order.window or data.order.streams, data.cache.ahead=0, or no cache."
         )
 
 

@@ -92,7 +92,7 @@ def collate(samples: Sequence[dict[str, np.ndarray]], keys: Sequence[str]) -> Ba
                 raise DataError(
                     f"{keys[0]} is {size_text(arrays[0].shape[1::-1])} and {key} is "
                     f"{size_text(array.shape[1::-1])}, but the images of a batch need one size: "
-                    f"choose a data.preprocess.mode that crops, or micro-batches of 1"
+                    f"choose a data.preprocess.mode that crops, or micro-batches of 1."
                 )
         batch[member] = _stack(arrays)
     return batch | {"keys": list(keys)}
@@ -210,7 +210,7 @@ def _unwrap(loader: DataLoader, allowance: Allowance) -> Iterator[Batch]:
             raise
         raise DataError(
             "a data worker was killed, probably for want of memory or of room in /dev/shm: "
-            "lower data.workers"
+            "lower data.workers."
         ) from error
 
 

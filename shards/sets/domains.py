@@ -27,7 +27,7 @@ def check_domain_name(name: str, where: str) -> None:
         raise DataError(
             f"{where!r} cannot be a domain: rename it, beginning with a letter or digit, then also "
             f"blanks, dots, plus, minus or underscores, but not ending in .json or .tar and not "
-            f"generation-NUMBER"
+            f"generation-NUMBER."
         )
 
 
@@ -54,9 +54,9 @@ def read_domains(store: Store) -> dict[str, str]:
     try:
         fingerprints = {str(one["name"]): one["fingerprint"] for one in content["domains"]}
     except (LookupError, TypeError) as error:
-        raise DataError(f"{file} is no list of domains ({error!r}): pack them anew") from error
+        raise DataError(f"{file} is no list of domains ({error!r}): pack them anew.") from error
     if not fingerprints:
-        raise DataError(f"{file} lists no domains: pack them anew")
+        raise DataError(f"{file} lists no domains: pack them anew.")
     for name in fingerprints:
         check_domain_name(name, f"{file}: {name}")  # a name is not yet a path
     return fingerprints
@@ -68,10 +68,10 @@ def check_domain(store: Store, name: str) -> None:
     fingerprints = read_domains(store)
     if name not in fingerprints:
         close = difflib.get_close_matches(name, fingerprints, n=1)
-        hint = f"did you mean {close[0]}?" if close else "name two with data.domains=[ONE,OTHER]"
+        hint = f"did you mean {close[0]}?" if close else "name two with data.domains=[ONE,OTHER]."
         raise DataError(f"{store} holds no domain {name!r}, but {', '.join(fingerprints)}: {hint}")
     if read_manifest(store.below(name)).fingerprint != fingerprints[name]:
         raise DataError(
             f"{store.where(name)} is not the set that {store.where(DOMAINS_FILE)} lists (their "
-            f"fingerprints differ): restore it or pack the domains anew"
+            f"fingerprints differ): restore it or pack the domains anew."
         )

@@ -43,7 +43,7 @@ def current_number(store: Store) -> int:
     if not isinstance(number, int) or not 1 < number <= _MAX_NUMBER:
         raise DataError(
             f"{store.where(CURRENT_FILE)} names generation {number!r}, which is none: remove the "
-            f"file to read the first one"
+            f"file to read the first one."
         )
     return number
 

@@ -99,16 +99,16 @@ def read_index_file(store: Store, manifest: Manifest) -> Index:
     try:
         data = store.read(INDEX_FILE)
     except FileNotFoundError as error:
-        raise DataError(f"{file} is missing: restore it or pack the set anew") from error
+        raise DataError(f"{file} is missing: restore it or pack the set anew.") from error
     if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
-        raise DataError(f"{file} was cut or altered after packing: restore it or pack anew")
+        raise DataError(f"{file} was cut or altered after packing: restore it or pack anew.")
     try:
         index = _parsed(json.loads(data), manifest)
         sound = _is_sound(index, manifest)
     except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        raise DataError(f"{file} is no index of this format ({error!r}): pack anew") from error
+        raise DataError(f"{file} is no index of this format ({error!r}): pack anew.") from error
     if not sound:
-        raise DataError(f"{file} contradicts the manifest beside it: pack the set anew")
+        raise DataError(f"{file} contradicts the manifest beside it: pack the set anew.")
     return index
 
 

@@ -103,7 +103,7 @@ def read_manifest(store: Store) -> Manifest:
     try:
         manifest = _manifest(content)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file} is no manifest of this format ({error!r}): pack anew") from error
+        raise DataError(f"{file} is no manifest of this format ({error!r}): pack anew.") from error
     for shard in manifest.shards:
         check_shard_name(shard.name, file)  # a name is not yet a path
     return manifest
@@ -114,7 +114,7 @@ def check_shard_name(name: str, where: str) -> None:
     if not _SHARD_NAME.fullmatch(name):
         raise DataError(
             f"{where}: {name!r} cannot be a shard: its name must end in .tar and otherwise hold "
-            f"letters, digits, dots, plus, minus or underscores; rename it"
+            f"letters, digits, dots, plus, minus or underscores; rename it."
         )
 
 

@@ -24,7 +24,7 @@ class Reader:
         if wrong:
             raise DataError(
                 f"{self.shard_set.names(sample)[wrong[0]]} was cut or altered after packing (its "
-                f"crc32 is wrong): restore the shard or pack the set anew"
+                f"crc32 is wrong): restore the shard or pack the set anew."
             )
         return files
 

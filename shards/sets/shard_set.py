@@ -108,18 +108,18 @@ class ShardSet:
         if self.layout not in _PACKED_AS[layout]:
             raise DataError(
                 f"{self.store} was packed with layout {self.layout}, but this run reads layout "
-                f"{layout}: give another set or pack it with --layout={_HOW_TO_PACK[layout]}"
+                f"{layout}: give another set or pack it with --layout={_HOW_TO_PACK[layout]}."
             )
         if inst and "inst" not in self.members:
             raise DataError(
                 f"{self.store} holds no instance maps, but this run uses them: pack a source "
-                f"with a *_inst/ folder or switch instance edges and features off"
+                f"with a *_inst/ folder or switch instance edges and features off."
             )
         if features and "feat" not in self.members:
             raise DataError(
                 f"{self.store} holds no pictures of features, but this run reads them "
                 "(model.load_features=true): pack a source with a *_feat/ folder, which "
-                "`organza features --maps=yes` makes"
+                "`organza features --maps=yes` makes."
             )
         if num_labels is not None:
             check_label_uses(self.label_ids, num_labels, self.store)
@@ -135,13 +135,13 @@ class ShardSet:
                 raise DataError(
                     f"{self.store} holds no picture with an alpha channel, but this run reads "
                     f"four channels of {member}: choose 3, or pack pictures that have one with "
-                    f"--background=keep"
+                    f"--background=keep."
                 )
             if transparent and wanted != {4}:
                 raise DataError(
                     f"{self.store} holds {transparent} transparent pictures, but this run reads "
                     f"{min(wanted)} channels of {member}: choose 4 (model.input_nc, "
-                    f"model.output_nc), or pack them with --background=white"
+                    f"model.output_nc), or pack them with --background=white."
                 )
 
     def require_sizes(self, preprocess: Preprocess, micro_batch: int) -> tuple[int, int]:
@@ -158,7 +158,7 @@ class ShardSet:
             raise DataError(
                 f"{self.store} gives images of {len(resized)} sizes ({examples}), but "
                 f"micro-batches of {micro_batch} need one size: choose a data.preprocess.mode "
-                f"that crops, or batch.micro=1"
+                f"that crops, or batch.micro=1."
             )
         return preprocess.output_size(*least)
 
@@ -181,7 +181,7 @@ def only_set(store: Store) -> ShardSet:
         names = list(read_domains(store))
         raise DataError(
             f"{store} holds the domains {', '.join(names)}, but one set is needed here: give one "
-            f"of its domains: {store.below(names[0])}"
+            f"of its domains: {store.below(names[0])}."
         )
     return open_set(store)
 
@@ -224,17 +224,17 @@ def shard_file_problems(store: Store, manifest: Manifest) -> list[str]:
     for shard in manifest.shards:
         file, size = store.where(shard.name), store.size(shard.name)
         if size is None:
-            problems.append(f"{file} is missing: restore it or pack the set anew")
+            problems.append(f"{file} is missing: restore it or pack the set anew.")
         elif size != shard.num_bytes:
             problems.append(
                 f"{file} has {size} bytes, the manifest says {shard.num_bytes}: it was cut or "
-                f"altered; restore it, or pack or index the set anew"
+                f"altered; restore it, or pack or index the set anew."
             )
     expected = {shard.name for shard in manifest.shards}
     for name in store.tars():
         if name not in expected:
             file = store.where(name)
-            problems.append(f"{file} is missing from the manifest: move it out of this folder")
+            problems.append(f"{file} is missing from the manifest: move it out of this folder.")
     return problems
 
 

@@ -117,7 +117,7 @@ def _check_shard(shard_set: ShardSet, tick: Tick) -> _ShardCheck:
     with store.open(shard.name) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != shard.sha256:
-        problems.append(f"{where} was altered after packing (its sha256 is wrong): restore it")
+        problems.append(f"{where} was altered after packing (its sha256 is wrong): restore it.")
     problems += _missing_files(shard_set, shard.name)
     return _ShardCheck(_shortened(problems, where), census)
 
@@ -138,13 +138,13 @@ def _missing_files(shard_set: ShardSet, name: str) -> list[str]:
     }
     if listed <= found:
         return []
-    return [f"{where} does not hold the files that the index lists: restore it"]
+    return [f"{where} does not hold the files that the index lists: restore it."]
 
 
 def _shortened(problems: list[str], where: str) -> list[str]:
     if len(problems) <= MAX_LISTED:
         return problems
-    return [*problems[:MAX_LISTED], f"{where} has {len(problems) - MAX_LISTED} more problems"]
+    return [*problems[:MAX_LISTED], f"{where} has {len(problems) - MAX_LISTED} more problems."]
 
 
 def _check_totals(shard_set: ShardSet, checks: list[_ShardCheck]) -> list[str]:
@@ -160,4 +160,6 @@ def _check_totals(shard_set: ShardSet, checks: list[_ShardCheck]) -> list[str]:
     )
     if agree:
         return []
-    return [f"{shard_set.store}: the totals in the manifest are not those of the shards: pack anew"]
+    return [
+        f"{shard_set.store}: the totals in the manifest are not those of the shards: pack anew."
+    ]

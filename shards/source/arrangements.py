@@ -47,7 +47,7 @@ def choose_layout(source: Path, layout: str, split: str) -> str:
     if layout != "auto":
         if layout not in SOURCE_LAYOUTS:
             raise DataError(
-                f"layout {layout!r} is unknown: choose auto, {', '.join(SOURCE_LAYOUTS)}"
+                f"layout {layout!r} is unknown: choose auto, {', '.join(SOURCE_LAYOUTS)}."
             )
         return layout
     candidates = {name: arrangements(source, name, split) for name in AUTO_LAYOUTS}
@@ -56,13 +56,13 @@ def choose_layout(source: Path, layout: str, split: str) -> str:
     found = [name for name, choices in candidates.items() if any(map(_is_there, choices))]
     if len(found) > 1:
         raise DataError(
-            f"{source} holds folders of several layouts: choose --layout={' or '.join(found)}"
+            f"{source} holds folders of several layouts: choose --layout={' or '.join(found)}."
         )
     if not found:
         tried = [folders for choices in candidates.values() for folders in choices]
         raise DataError(
             f"{source} {_looked_for(source, tried)}; for other folders choose "
-            f"--layout=side-by-side or classes"
+            f"--layout=side-by-side or classes."
         )
     return found[0]
 
@@ -73,7 +73,7 @@ def arrangement(source: Path, layout: str, split: str) -> Folders:
     for folders in choices:
         if _is_there(folders):
             return {name: folder for name, folder in folders.items() if folder.is_dir()}
-    raise DataError(f"{source} {_looked_for(source, choices)}")
+    raise DataError(f"{source} {_looked_for(source, choices)}.")
 
 
 def arrangements(source: Path, layout: str, split: str) -> list[Folders]:
@@ -134,7 +134,7 @@ def _classes(folder: Path) -> Folders:
     names = sub_folders(folder) if folder.is_dir() else []
     loose = next(image_files(folder, folder, recursive=False), None) if names else None
     if loose is not None:
-        raise DataError(f"{loose} lies beside the folders of the classes: move it into one")
+        raise DataError(f"{loose} lies beside the folders of the classes: move it into one.")
     for name in names:
         check_domain_name(name, f"{folder}/{name}")
     # Where there are none, the folder that messages say is missing.

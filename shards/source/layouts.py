@@ -43,7 +43,8 @@ def find_domains(source: Path, layout: str, split: str = "train") -> dict[str, l
         files = keyed_images(source, folder)
         if not files:
             raise DataError(
-                f"{folder} holds no PNG, JPEG or WebP file: put the pictures of domain {name} there"
+                f"{folder} holds no PNG, JPEG or WebP file: put the pictures of domain {name} "
+                "there."
             )
         domains[name] = [Record(key, {"image": files[key]}) for key in sorted(files)]
     return domains
@@ -77,7 +78,7 @@ def find_conditions(
         names = (f"{folders[member].relative_to(source)}/" for folders in choices)
         raise DataError(
             f"{source} holds no {' or '.join(names)} and no image itself (it holds "
-            f"{listed_folders(source)}): give another split or the folder of the {member} images"
+            f"{listed_folders(source)}): give another split or the folder of the {member} images."
         )
     return [Record(key, {member: files[key]}) for key in sorted(files)]
 
@@ -140,7 +141,7 @@ def _check_same_keys(
                 f"{len(alone)} of {len(files[here])} files in "
                 f"{folders[here].relative_to(source)}/ have no partner of the same name in "
                 f"{folders[there].relative_to(source)}/ (first: {names}): add or rename "
-                f"files{unpaired}"
+                f"files{unpaired}."
             )
 
 
@@ -148,5 +149,5 @@ def _member_files(source: Path, folder: Path, layout: str, member: str) -> Files
     # A source that itself holds the files may hold other things in its folders.
     files = keyed_images(source, folder, ending=_ending(layout, member), recursive=folder != source)
     if not files:
-        raise DataError(f"{folder} holds no PNG, JPEG or WebP file: put the {member} images there")
+        raise DataError(f"{folder} holds no PNG, JPEG or WebP file: put the {member} images there.")
     return files

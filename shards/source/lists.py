@@ -37,12 +37,12 @@ def read_list(file: Path, layout: str, split: str) -> tuple[str, list[Record]]:
     Raises DataError with file and line for whatever is wrong."""
     rows = list(_rows(file))
     if not rows:
-        raise DataError(f"{file} lists no files: give each sample a line")
+        raise DataError(f"{file} lists no files: give each sample a line.")
     columns = rows[0][1].keys()
     found = _layout_of(columns, f"{file}, line {rows[0][0]}")
     if layout not in ("auto", found):
         raise DataError(
-            f"{file} has the columns of layout {found}, not of {layout}: leave out --layout"
+            f"{file} has the columns of layout {found}, not of {layout}: leave out --layout."
         )
     members = [member for member in LAYOUTS[found] if member in columns]
     folder = file.parent.resolve()
@@ -54,7 +54,7 @@ def read_list(file: Path, layout: str, split: str) -> tuple[str, list[Record]]:
             raise DataError(
                 f"{file}, line {line}: the key {record.key!r} is that of line "
                 f"{lines[record.key]} (extensions are dropped, dots become underscores): give the "
-                f"lines different keys"
+                f"lines different keys."
             )
         records[record.key], lines[record.key] = record, line
     return found, [records[key] for key in sorted(records)]
@@ -70,19 +70,19 @@ def _rows(file: Path) -> Iterator[Row]:
             if set(row) != columns:
                 raise DataError(
                     f"{file}, line {line} has the columns {', '.join(row) or 'none'}, but the "
-                    f"first line has {', '.join(sorted(columns))}: give all lines the same"
+                    f"first line has {', '.join(sorted(columns))}: give all lines the same."
                 )
             for name, text in row.items():
                 if not isinstance(text, str) or not text or not text.isprintable():
                     raise DataError(
                         f"{file}, line {line}: {text!r} is no {name}: give a text without line "
-                        f"breaks"
+                        f"breaks."
                     )
             yield line, row
     except UnicodeDecodeError as error:
-        raise DataError(f"{file} is no UTF-8 text ({error.reason}): save it as that") from error
+        raise DataError(f"{file} is no UTF-8 text ({error.reason}): save it as that.") from error
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
@@ -91,16 +91,16 @@ def _csv_rows(file: Path) -> Iterator[Row]:
         try:
             header = next(reader, [])
             if len(set(header)) < len(header):
-                raise DataError(f"{file}, line 1 names a column twice: rename or remove one")
+                raise DataError(f"{file}, line 1 names a column twice: rename or remove one.")
             for cells in filter(None, reader):
                 if len(cells) != len(header):
                     raise DataError(
                         f"{file}, line {reader.line_num} has {len(cells)} cells, but the header "
-                        f"has {len(header)}: give each column one (quote what holds a comma)"
+                        f"has {len(header)}: give each column one (quote what holds a comma)."
                     )
                 yield reader.line_num, dict(zip(header, cells, strict=True))
         except csv.Error as error:
-            raise DataError(f"{file}, line {reader.line_num} is broken: {error}") from error
+            raise DataError(f"{file}, line {reader.line_num} is broken: {error}.") from error
 
 
 def delimiter(text: TextIO) -> str:
@@ -118,9 +118,9 @@ def _json_rows(file: Path) -> Iterator[Row]:
             try:
                 row = json.loads(content, object_pairs_hook=_unique)
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{file}, line {line} is no JSON: {error}") from error
+                raise DataError(f"{file}, line {line} is no JSON: {error}.") from error
             if not isinstance(row, dict):
-                raise DataError(f"{file}, line {line} is no JSON object: write {{...}}")
+                raise DataError(f"{file}, line {line} is no JSON object: write {{...}}.")
             yield line, row
 
 
@@ -135,14 +135,14 @@ def _layout_of(columns: Collection[str], where: str) -> str:
     """The layout whose members these columns are."""
     for column in columns:
         if column not in KINDS and column not in _OTHER_COLUMNS:
-            raise DataError(f"{where}: the column {column!r} is unknown; columns are {_COLUMNS}")
+            raise DataError(f"{where}: the column {column!r} is unknown; columns are {_COLUMNS}.")
     given = set(columns) - set(_OTHER_COLUMNS)
     for layout in LAYOUTS:
         if fits(given, layout):
             return layout
     raise DataError(
         f"{where}: the columns {', '.join(columns)} make no sample, some are missing or too many; "
-        f"columns are {_COLUMNS}"
+        f"columns are {_COLUMNS}."
     )
 
 
@@ -151,13 +151,13 @@ def _rows_of(file: Path, rows: list[Row], split: str) -> list[Row]:
         if split != "train":
             raise DataError(
                 f"{file} has no column split, so it is all train: add the column, or leave out "
-                f"--split={split}"
+                f"--split={split}."
             )
         return rows
     taken = [(line, row) for line, row in rows if row["split"] == split]
     if not taken:
         names = sorted({row["split"] for _, row in rows})
-        raise DataError(f"{file} has no line of split {split}, but of {', '.join(names[:8])}")
+        raise DataError(f"{file} has no line of split {split}, but of {', '.join(names[:8])}.")
     return taken
 
 
@@ -165,7 +165,7 @@ def _record(folder: Path, row: dict[str, str], members: list[str], where: str) -
     files = {member: _listed_file(folder, row[member], where) for member in members}
     key = row.get("key") or path_key(files[members[0]], folder)
     if not all(key.split("/")):
-        raise DataError(f"{where}: the key {key!r} has an empty part: give a relative name")
+        raise DataError(f"{where}: the key {key!r} has an empty part: give a relative name.")
     return Record(normal_key(key), files)
 
 
@@ -174,15 +174,15 @@ def _listed_file(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise DataError(
-            f"{where}: {name!r} may lead out of the list's folder: give a path below it"
+            f"{where}: {name!r} may lead out of the list's folder: give a path below it."
         )
     try:
         check_contained(folder, path)
         if not path.exists():
-            raise DataError(f"there is no file {name!r} in {folder}: correct the line")
+            raise DataError(f"there is no file {name!r} in {folder}: correct the line.")
         check_regular(path)
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     except (OSError, RuntimeError) as error:  # too long a name, links in a circle
-        raise DataError(f"{where}: {name!r} cannot be followed: {error}") from error
+        raise DataError(f"{where}: {name!r} cannot be followed: {error}.") from error
     return path

@@ -50,7 +50,7 @@ def links_followed(follow: bool) -> Iterator[None]:
 def checked_source(source: Path) -> Path:
     """The folder with its links resolved; DataError if it is none."""
     if not source.is_dir():
-        raise DataError(f"{source} is not a folder: give the folder that holds the images")
+        raise DataError(f"{source} is not a folder: give the folder that holds the images.")
     return source.resolve()
 
 
@@ -89,14 +89,14 @@ def image_files(source: Path, folder: Path, recursive: bool = True) -> Iterator[
                 yield _regular_file(source, path)
     if others:
         more = f" (and {len(others) - 1} more files)" if len(others) > 1 else ""
-        raise DataError(f"{min(others)}{more} is no PNG, JPEG or WebP: convert or remove it")
+        raise DataError(f"{min(others)}{more} is no PNG, JPEG or WebP: convert or remove it.")
 
 
 def _refuse(error: OSError) -> NoReturn:
     """What cannot be looked into would be missing without a word."""
     raise DataError(
         f"{error.filename} cannot be read ({error.strerror}): make it readable, or move it out of "
-        "the source"
+        "the source."
     ) from error
 
 
@@ -104,12 +104,12 @@ def _check_folder(path: Path, seen: set[Path]) -> None:
     """A link to a folder is followed if the user said so, but to no folder twice."""
     if path.is_symlink() and not _follow.get():
         raise DataError(
-            f"{path} is a link to a folder: copy the folder there, or `pack --links=follow`"
+            f"{path} is a link to a folder: copy the folder there, or `pack --links=follow`."
         )
     if _follow.get():
         target = path.resolve()
         if target in seen:
-            raise DataError(f"{path} leads to {target}, where other links lead too: remove one")
+            raise DataError(f"{path} leads to {target}, where other links lead too: remove one.")
         seen.add(target)
 
 
@@ -119,14 +119,14 @@ def check_contained(source: Path, path: Path) -> None:
     if not (_follow.get() or path.resolve().is_relative_to(source)):
         raise DataError(
             f"{path} is a link that leads out of {source}: copy its target there, or "
-            "`pack --links=follow`"
+            "`pack --links=follow`."
         )
 
 
 def check_regular(path: Path) -> None:
     """Raise DataError for a pipe or a device, which might never end, and for a dead link."""
     if not path.is_file():
-        raise DataError(f"{path} is not a regular file: remove it")
+        raise DataError(f"{path} is not a regular file: remove it.")
 
 
 def path_key(path: Path, folder: Path) -> str:
@@ -159,7 +159,7 @@ def _keyed(paths: Iterable[Path], folder: Path, ending: str | None) -> dict[str,
         if key in keyed:
             raise DataError(
                 f"{path} and {keyed[key]} would share the key {key!r} (extensions are dropped, "
-                f"dots become underscores): rename one"
+                f"dots become underscores): rename one."
             )
         keyed[key] = path
     return keyed
@@ -185,5 +185,5 @@ def normal_key(text: str) -> str:
 def _checked_key(stem: str, path: Path) -> str:
     key = normal_key(stem)
     if not key.isprintable():
-        raise DataError(f"{str(path)!r} has unprintable characters in its name: rename it")
+        raise DataError(f"{str(path)!r} has unprintable characters in its name: rename it.")
     return key

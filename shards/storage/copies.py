@@ -56,7 +56,7 @@ class Copies:
         except OSError as error:
             raise DataError(
                 f"data.cache.folder: {self.folder} cannot be used ({error.strerror}): choose a "
-                f"local folder of each node that may be written to, or null for none"
+                f"local folder of each node that may be written to, or null for none."
             ) from error
 
     def renew(self, digest: str) -> bool:

@@ -41,7 +41,7 @@ class Folder(Store):
         except OSError as error:
             raise DataError(
                 f"{self.where(name)} cannot be read ({error.strerror}): restore it or pack the "
-                f"set anew"
+                f"set anew."
             ) from error
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

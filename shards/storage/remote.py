@@ -71,19 +71,19 @@ def is_url(location: str) -> bool:
         raise DataError(
             f"{without_secrets(location)}: {scheme} is no kind of place that shards are read from; "
             f"give a folder's plain path, or a URL that begins with "
-            f"{', '.join(f'{name}://' for name in PACKAGES)}"
+            f"{', '.join(f'{name}://' for name in PACKAGES)}."
         )
     try:
         parts = urlsplit(location)
     except ValueError as error:
-        raise DataError(f"{without_secrets(location)} is no URL: {error}") from error
+        raise DataError(f"{without_secrets(location)} is no URL: {error}.") from error
     # abfs://CONTAINER@ACCOUNT is a place; anything else before an @ is a secret, or next to one.
     person = parts.username is not None and not (scheme == "abfs" and parts.password is None)
     if parts.query or parts.fragment or person:
         raise DataError(
             f"{without_secrets(location)}: a URL with ?, #, a user or a password is refused "
             f"(it would be written into logs and config.yaml): give the plain URL of the folder, "
-            f"and credentials where the service's own tools look for them, such as ~/.netrc"
+            f"and credentials where the service's own tools look for them, such as ~/.netrc."
         )
     return True
 
@@ -112,7 +112,7 @@ class RemoteStore(Store):
         if size is None:
             raise DataError(
                 f"{self.where(name)}: the server tells no size (Content-Length): serve the files "
-                f"as they are, without compressing them"
+                f"as they are, without compressing them."
             )
         return size
 
@@ -134,7 +134,7 @@ class RemoteStore(Store):
             return self._ask("_cat_file", name, check, start=offset, end=offset + size)
         except FileNotFoundError as error:
             raise DataError(
-                f"{self.where(name)} is missing: restore it or pack the set anew"
+                f"{self.where(name)} is missing: restore it or pack the set anew."
             ) from error
 
     def drop(self, name: str) -> bool:
@@ -172,7 +172,7 @@ class RemoteStore(Store):
                 failure = self._judged(error, name)
         raise Unreachable(
             f"{self.where(name)} could not be read in {tries} tries "
-            f"({_words(failure)}): see whether its server is well and can be reached from here"
+            f"({_words(failure)}): see whether its server is well and can be reached from here."
         ) from failure
 
     def _judged(self, error: Exception, name: str) -> Exception:
@@ -187,12 +187,12 @@ class RemoteStore(Store):
         if refused or type(error).__name__ == "NoCredentialsError":  # of S3's client
             raise Unreachable(
                 f"{self.where(name)} may not be read ({_words(error)}): give this user the right "
-                f"to read it and to list its folder, or the credentials of one who has it"
+                f"to read it and to list its folder, or the credentials of one who has it."
             ) from error
         if 400 <= status < 500 and status not in _PASSING_STATUS:
             raise DataError(
                 f"{self.where(name)} cannot be read ({_words(error)}): see whether the URL is "
-                f"right and the file whole"
+                f"right and the file whole."
             ) from error
         return error
 
@@ -206,7 +206,7 @@ class RemoteStore(Store):
             except ImportError as error:
                 raise DataError(
                     f"{self.location} needs packages that are not installed here ({error}): "
-                    f"pip install {PACKAGES[self._scheme]}"
+                    f"`pip install {PACKAGES[self._scheme]}`."
                 ) from error
             if self._scheme == "s3":
                 client.retries = 1  # its own would multiply ours, as botocore's would
@@ -248,7 +248,7 @@ def _check_body(response: ClientResponse) -> None:
     if coding != "identity" or response.content_length is None:
         raise DataError(
             f"{without_secrets(str(response.url))}: the server compresses, or tells no length "
-            "(Content-Length): serve the files as they are"
+            "(Content-Length): serve the files as they are."
         )
 
 
@@ -267,7 +267,7 @@ def _check_range(response: ClientResponse) -> None:
     if start or length is None or length > last + 1:
         raise DataError(
             f"{without_secrets(str(response.url))}: the server sends whole files only (it ignores "
-            f"Range): use one that sends ranges, such as nginx, Apache or an object store"
+            f"Range): use one that sends ranges, such as nginx, Apache or an object store."
         )
 
 

@@ -35,20 +35,20 @@ def read_sealed(store: Store, name: str, format_name: str, version: int) -> dict
         content = json.loads(store.read(name))
     except FileNotFoundError as error:
         raise DataError(
-            f"{store} holds no {name}, so it is no finished set: pack it (again)"
+            f"{store} holds no {name}, so it is no finished set: pack it (again)."
         ) from error
     except ValueError as error:
-        raise DataError(f"{file} cannot be read ({error}): pack the set anew") from error
+        raise DataError(f"{file} cannot be read ({error}): pack the set anew.") from error
     if not isinstance(content, dict) or content.get("format") != format_name:
         kind = name.removesuffix(".json")
-        raise DataError(f"{file} is not the {kind} of a packed set: point at one that is")
+        raise DataError(f"{file} is not the {kind} of a packed set: point at one that is.")
     if content.get("version") != version:
         raise DataError(
             f"{file} has format version {content.get('version')}, but this program reads "
-            f"{version}: `index` the set where it lies, or pack it anew"
+            f"{version}: `index` the set where it lies, or pack it anew."
         )
     if content.get("fingerprint") != fingerprint_of(content):
-        raise DataError(f"{file} was altered after packing (its fingerprint is wrong): pack anew")
+        raise DataError(f"{file} was altered after packing (its fingerprint is wrong): pack anew.")
     return content
 
 

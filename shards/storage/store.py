@@ -66,7 +66,7 @@ class Store(ABC):
             if length > LARGEST:
                 raise DataError(
                     f"{self.where(name)} is longer than {LARGEST / 2**30:g} GiB, as no file of "
-                    "this name is: see whether the folder, or its server, is the right one"
+                    "this name is: see whether the folder, or its server, is the right one."
                 )
         return b"".join(pieces)
 

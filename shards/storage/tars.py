@@ -51,9 +51,9 @@ def tar_files(file: IO[bytes], where: str) -> Iterator[TarFile]:
                     yield TarFile(entry.name, entry.offset_data, entry.size)
             end = tar.offset
     except _Unfit as error:
-        raise DataError(f"{where}: {error}") from error
+        raise DataError(f"{where}: {error}.") from error
     except _BROKEN as error:
-        raise DataError(f"{where} is no whole, plain tar ({error}): restore it") from error
+        raise DataError(f"{where} is no whole, plain tar ({error}): restore it.") from error
     if file.seekable():
         _check_end(file, end, where)
 
@@ -113,11 +113,11 @@ def _check_end(file: IO[bytes], end: int, where: str) -> None:
         if block.count(0) != len(block):
             raise DataError(
                 f"{where} goes on behind its end or has a damaged header (at byte {end}): restore "
-                f"it, or write tars that were joined as one"
+                f"it, or write tars that were joined as one."
             )
         size += len(block)
     if size < _END:
         raise DataError(
             f"{where} was cut: it lacks the {_END} zero bytes that end a tar; restore it or write "
-            f"it anew"
+            f"it anew."
         )

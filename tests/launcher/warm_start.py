@@ -26,10 +26,11 @@ ROOT = Path(__file__).parents[2]
 IMPORTED = ("launcher.commands.cli", "launcher.run.training", "launcher.run.translating")
 
 
-def run(arguments: list[str], environment: dict[str, str]) -> tuple[int, str]:
-    """`organza ARGUMENTS` to its end: exit status, and everything printed."""
+def run(arguments: list[str], environment: dict[str, str], folder: Path = ROOT) -> tuple[int, str]:
+    """`organza ARGUMENTS` in a folder, to its end: exit status, and everything printed."""
     with tempfile.NamedTemporaryFile("r") as output:
         words = {"arguments": arguments, "environment": environment, "output": output.name}
+        words |= {"folder": str(folder)}
         line, patience = server(), Patience(f"end of {arguments}")
         line.sendall(json.dumps(words).encode() + b"\n")
         pid = int(read_line(line))
@@ -78,8 +79,9 @@ def serve(line: socket.socket) -> None:
         line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
-def become(arguments: list[str], environment: dict[str, str], output: str) -> None:
+def become(arguments: list[str], environment: dict[str, str], output: str, folder: str) -> None:
     """Go on as the command."""
+    os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     file = os.open(output, os.O_WRONLY | os.O_APPEND)

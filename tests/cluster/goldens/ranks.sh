@@ -1,5 +1,5 @@
 #!/bin/bash
-# city: 2 x 2 processes. Written by `python -m launcher submit`; the run is in
+# city: 2 x 2 processes. Written by `organza submit`; the run is in
 # /scratch/runs/city
 #SBATCH --job-name=city
 #SBATCH --nodes=2

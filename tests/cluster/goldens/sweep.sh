@@ -1,5 +1,5 @@
 #!/bin/bash
-# city: 1 x 1 processes. Written by `python -m launcher submit`; the run is in
+# city: 1 x 1 processes. Written by `organza submit`; the run is in
 # /scratch/runs/city
 #SBATCH --job-name=city
 #SBATCH --nodes=1

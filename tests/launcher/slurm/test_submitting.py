@@ -20,7 +20,7 @@ from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
 
 SCRIPT = """\
 #!/bin/bash
-# run-coarse: 2 x 1 processes. Written by `python -m launcher submit`; the run is in
+# run-coarse: 2 x 1 processes. Written by `organza submit`; the run is in
 # {run}
 #SBATCH --job-name=run-coarse
 #SBATCH --nodes=2

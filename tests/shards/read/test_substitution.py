@@ -69,7 +69,7 @@ def test_a_damaged_sample_is_replaced_and_told(packed, tmp_path, workers):
     for found in told:
         assert found.problem.startswith(f"{tmp_path}/set/000000.tar: {packed.keys[bad]}.label.png")
         assert found.instead == mended[found.position][0]
-        assert str(found).endswith(f"{found.instead} takes its place at position {found.position}")
+        assert str(found).endswith(f"{found.instead} takes its place at position {found.position}.")
         assert "\n" not in str(found)
 
 
@@ -93,7 +93,7 @@ def test_more_than_the_allowance_ends_the_run_with_the_option(packed, tmp_path, 
     with pytest.raises(DataError) as caught:
         load(copy, 13, substitutes=2, workers=workers)
     assert "label.png was cut or altered" in str(caught.value)
-    assert "it is damaged sample number 3 of this process" in str(caught.value)
+    assert "It is damaged sample number 3 of this process" in str(caught.value)
     assert "data.substitutes=2 replaces no more" in str(caught.value)
 
 
