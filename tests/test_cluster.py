@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from cluster.slurm import queries
-from tests import patience
 from tests.cluster.minislurm import MiniSlurm
 from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
+from tests.processes import patience
 from tests.test_readme import QUEUED, commands
 from trainers.checkpoints.checkpoint import find
 

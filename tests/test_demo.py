@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests import patience
 from tests.launcher.sample import ROOT, environment
+from tests.processes import patience
 from trainers.checkpoints.checkpoint import find
 
 RUNS = {

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from launcher.commands.cli import Commands
-from tests import patience
-from tests.gang import free_port
 from tests.launcher import warm_start
 from tests.launcher.run.test_translators import fill
 from tests.launcher.sample import ROOT, environment, make_source
+from tests.processes import patience
+from tests.processes.gang import free_port
 from tests.shards.foreign import street_tars
 from tests.test_floors import HOUSE, ROOMS
 
@@ -202,7 +202,9 @@ def test_what_a_page_names_exists(page: Path) -> None:
         assert not heading or heading in headings(target), f"{target} has no {heading}"
     floors = "|".join((*HOUSE, "tests"))
     for path in re.findall(rf"(?<![\w/])(?:\.\./)*((?:{floors})/[\w./-]+)", page.read_text()):
-        assert (ROOT / path.rstrip(".").replace("NAME", "pix2pixhd")).exists(), path
+        assert (
+            ROOT / path.rstrip(".").replace("ROOM", "from_images").replace("NAME", "pix2pixhd")
+        ).exists(), path
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -235,7 +237,9 @@ def test_what_is_to_be_changed_is_where_the_table_says() -> None:
     changes = rows(ARCHITECTURE, "## Where to change what")
     assert len(changes) >= 10
     for change, file, there, *_ in changes:
-        code = (ROOT / file.strip("`").replace("NAME", "pix2pixhd")).read_text()
+        code = (
+            ROOT / file.strip("`").replace("ROOM", "from_images").replace("NAME", "pix2pixhd")
+        ).read_text()
         names = re.findall(r"`([\w.]+)`", there)
         assert names, change
         for name in names:

@@ -121,7 +121,7 @@ class Config(Settings):
     """A whole recipe."""
 
     gan: str
-    """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan."""
+    """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan; dcgan and others from noise."""
     run_dir: UserPath
     """Everything the run writes; the same command again resumes from it."""
     start_from: UserPath | None = None
@@ -240,13 +240,14 @@ def options_of(settings: type[Settings]) -> list[str]:
 
 
 def gan_module(name: Any, source: str) -> Any:
-    """The module of trainers/gans that `gan: NAME` means."""
+    """The module of trainers/gans, in whichever room, that `gan: NAME` means."""
     import trainers.gans
 
-    known = sorted(module.name for module in pkgutil.iter_modules(trainers.gans.__path__))
-    if name not in known:
-        raise ConfigError(f"{source}: gan is {name!r}{hint(str(name), known)}")
-    return importlib.import_module(f"trainers.gans.{name}")
+    found = pkgutil.walk_packages(trainers.gans.__path__, "trainers.gans.")
+    paths = {module.name.rpartition(".")[2]: module.name for module in found if not module.ispkg}
+    if name not in paths:
+        raise ConfigError(f"{source}: gan is {name!r}{hint(str(name), sorted(paths))}")
+    return importlib.import_module(paths[name])
 
 
 def recipe_path(recipe: str) -> Path:

@@ -24,7 +24,7 @@ from shards.pixels.storing import Storing
 from trainers.checkpoints.durable_files import replace_tensors
 from trainers.engine.translate import run_all
 from trainers.gan import Batch
-from trainers.gans.pix2pixhd import Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Pix2PixHD
 from trainers.parts.looks import Clusters, Looks, looks_of
 from trainers.parts.pix2pixhd_options import Pix2PixHDOptions
 

@@ -26,8 +26,8 @@ from tests.benchmarks import step
 from tests.benchmarks.race import has_vgg
 from trainers.engine import trainer
 from trainers.gan import GAN, Phase
-from trainers.gans import cyclegan, pix2pix, pix2pixhd
-from trainers.gans.pix2pixhd import Pix2PixHD
+from trainers.gans.from_images import cyclegan, pix2pix, pix2pixhd
+from trainers.gans.from_images.pix2pixhd import Pix2PixHD
 from trainers.parts import pix2pixhd_judges
 from trainers.parts.networks import Network
 from trainers.parts.pix2pixhd_judges import Judges

@@ -38,8 +38,8 @@ from torch import Tensor
 from cluster.links import BUCKET, Hiding, Link, Update, ring_seconds, step_seconds
 from launcher.recipe import config as configuration
 from launcher.text.tables import table
-from tests import gang
 from tests.benchmarks.step import WARM_UP, step_of, timed
+from tests.processes import gang
 from trainers.backends.base import Place, Seat
 from trainers.backends.distributed import Replicated
 

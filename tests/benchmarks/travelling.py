@@ -26,8 +26,8 @@ import torch.distributed as dist
 import yaml
 
 from launcher.recipe import config as configuration
-from tests import gang
 from tests.benchmarks.step import step_of, timed
+from tests.processes import gang
 from trainers.backends.opening import open_backend
 
 WARM_UP = 3

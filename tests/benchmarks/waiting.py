@@ -29,9 +29,9 @@ from launcher.text.tables import table
 from shards.pixels.augment import Preprocess
 from shards.read.sources import open_sources
 from shards.read.stream import batches
-from tests import gang
 from tests.benchmarks.race import Row
 from tests.benchmarks.reading import make_material, parsed
+from tests.processes import gang
 from trainers.backends.base import Backend
 from trainers.backends.opening import open_backend
 from trainers.board.board import Observer

@@ -26,7 +26,7 @@ from tests.cluster.spaces import (
     remove_tree_of_groups,
     run,
 )
-from tests.patience import wait_for
+from tests.processes.patience import wait_for
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "scontrol", "sbatch", "srun", "ip")
 FREEZER = Path("/sys/fs/cgroup/freezer")

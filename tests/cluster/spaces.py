@@ -8,8 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests import patience
-from tests.patience import wait_for
+from tests.processes import patience
+from tests.processes.patience import wait_for
 
 TIE = ("setpriv", "--pdeathsig", "KILL")
 UNSHARE = shlex.split(

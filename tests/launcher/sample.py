@@ -12,9 +12,9 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from tests import patience
-from tests.gang import free_port
 from tests.launcher import warm_start
+from tests.processes import patience
+from tests.processes.gang import free_port
 
 ROOT = Path(__file__).parents[2]
 NUM_LABELS = 8

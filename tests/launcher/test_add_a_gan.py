@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import patience
 from tests.launcher.sample import ROOT, environment
+from tests.processes import patience
 
 ADDED = {
-    "wgan_gp.py": "trainers/gans/wgan_gp.py",
+    "wgan_gp.py": "trainers/gans/from_noise/wgan_gp.py",
     "wgan_gp.yaml": "launcher/configs/wgan_gp.yaml",
     "check_wgan_gp.py": "tests/trainers/test_wgan_gp.py",
 }

@@ -20,7 +20,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from tests.patience import Patience
+from tests.processes.patience import Patience
 
 ROOT = Path(__file__).parents[2]
 IMPORTED = ("launcher.commands.cli", "launcher.run.training", "launcher.run.translating")

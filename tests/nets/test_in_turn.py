@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nets.generators.pix2pixhd import ResnetGenerator
 from nets.memory.waist import Part, Terms, in_turn, loss_scale, narrow_waist
-from tests import gang
+from tests.processes import gang
 from trainers.engine.tracing import LiveMemory
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from shards.processes import Tick, run_jobs
 from shards.records import DataError
-from tests import patience
+from tests.processes import patience
 from tests.shards.sources import ROOT, alive, descendants
 
 

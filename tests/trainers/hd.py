@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainers.gan import Batch
-from trainers.gans.pix2pixhd import Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Pix2PixHD
 from trainers.player import Player, only, phase_parameters
 
 SMALL = dict(num_labels=5, ngf=4, num_downsamples=2, num_blocks=2, ndf=4, lambda_vgg=0)

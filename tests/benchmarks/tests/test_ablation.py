@@ -75,7 +75,9 @@ def worked(config: Config, saving: Saving, off: bool) -> tuple[Outcome, int]:
 def test_a_replacement_that_nobody_calls_is_an_error() -> None:
     with configured(parsed(CYCLE)) as config, Swaps() as swaps:
         BY_NAME["a call for each pass of a network"].switch_off(swaps, config)
-        with pytest.raises(AssertionError, match="nothing calls trainers.gans.cyclegan.run"):
+        with pytest.raises(
+            AssertionError, match="nothing calls trainers.gans.from_images.cyclegan.run"
+        ):
             swaps.check()
 
 

@@ -19,7 +19,7 @@ from cluster.start.hosts import compress, expand
 from tests.cluster.jobs import GOLDENS, JOBS
 from tests.cluster.minislurm import MiniSlurm
 from tests.cluster.spaces import run
-from tests.patience import wait_for
+from tests.processes.patience import wait_for
 
 ROOT = Path(__file__).parents[3]
 STAND_IN = """

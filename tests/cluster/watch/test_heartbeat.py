@@ -17,7 +17,7 @@ import pytest
 from cluster.text_files import replace_text
 from cluster.watch import heartbeat
 from cluster.watch.heartbeat import Beat, Heart
-from tests.patience import wait_for
+from tests.processes.patience import wait_for
 
 BEAT = Beat(rank=3, host="n2", pid=4711, step=120, images=960, doing="data", beats=7, time=1e9)
 LIVING = """

@@ -17,8 +17,8 @@ import pytest
 from cluster.text_files import replace_text
 from cluster.watch import attempts, heartbeat
 from cluster.watch.heartbeat import Heart
-from tests import patience
-from tests.patience import wait_for
+from tests.processes import patience
+from tests.processes.patience import wait_for
 
 ROOT = Path(__file__).parents[3]
 RANKS = (sys.executable, "-m", "tests.cluster.ranks")

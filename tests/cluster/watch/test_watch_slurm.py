@@ -19,10 +19,10 @@ from cluster.slurm import queries
 from cluster.slurm.sbatch import job, render
 from cluster.watch import attempts, heartbeat
 from cluster.watch.attempts import Attempt
-from tests import patience
 from tests.cluster.minislurm import MiniSlurm
 from tests.cluster.spaces import run
-from tests.patience import wait_for
+from tests.processes import patience
+from tests.processes.patience import wait_for
 
 ROOT = Path(__file__).parents[3]
 FOREVER = 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from trainers.gans.wgan_gp import Config, WganGp
+from trainers.gans.from_noise.wgan_gp import Config, WganGp
 
 from shards.read.noise import Noise
 from tests.trainers import toy

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import patience
 from tests.launcher.sample import ROOT, environment, make_shards, organza, start, write_recipe
+from tests.processes import patience
 from trainers.checkpoints.checkpoint import find
 
 SLOW_TORCH = """

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from launcher.commands import endings
-from tests import patience
 from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.processes import patience
 
 FULL = "(dd if=/dev/zero of=$0/small/fill bs=1k 2>/dev/null; true)"
 READ_ONLY = "mount -o remount,ro $0/small"

@@ -16,8 +16,8 @@ from launcher.run.sources import sources_of
 from shards.pack.packing import pack
 from shards.pixels.photos import Photos
 from shards.sets.shard_set import open_shards
-from tests import gang
 from tests.launcher.sample import ROOT, organza, write_recipe
+from tests.processes import gang
 from tests.shards.sources import label_source
 from trainers.backends.opening import open_backend
 

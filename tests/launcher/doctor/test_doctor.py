@@ -15,10 +15,10 @@ from launcher.doctor import data_checks, doctor
 from launcher.doctor.file_systems import file_system
 from launcher.doctor.finding import Finding
 from launcher.recipe.config import load
-from tests import patience
 from tests.cluster.minislurm import MiniSlurm
-from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
+from tests.processes import patience
+from tests.processes.gang import free_port
 
 
 @pytest.fixture(scope="module")

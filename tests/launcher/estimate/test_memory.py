@@ -26,8 +26,8 @@ from launcher.recipe.building import build, recipe_of
 from launcher.recipe.config import Config, ConfigError, load
 from launcher.run import training
 from launcher.run.sources import sources_of
-from tests import gang
 from tests.launcher.sample import make_shards, write_recipe
+from tests.processes import gang
 from trainers.backends.deepspeed_zero import BUCKET
 from trainers.checkpoints.checkpoint import find
 from trainers.errors import TrainingError

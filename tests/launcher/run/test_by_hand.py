@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import patience
 from tests.cluster.start.test_preflight import free_pair
 from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
+from tests.processes import patience
 
 
 @pytest.fixture(scope="module")

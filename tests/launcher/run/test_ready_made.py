@@ -13,9 +13,9 @@ import yaml
 from accelerate.commands.config.config_args import ClusterConfig
 
 from cluster.slurm.sbatch import Job, job, render
-from tests import patience
-from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
+from tests.processes import patience
+from tests.processes.gang import free_port
 from trainers.checkpoints.checkpoint import find
 
 READY_MADE = ROOT / "cluster"

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from nets.losses.perceptual import Vgg
 from shards.read.order import FullOrder
 from shards.sets.shard_set import open_shards
-from tests import patience
 from tests.launcher.sample import make_shards, make_source, organza, start, write_recipe
+from tests.processes import patience
 from tests.shards.sources import flip_byte
 from trainers.checkpoints.checkpoint import find
 

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 from launcher.recipe.arguments import prepared
-from tests import patience
-from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.processes import patience
+from tests.processes.gang import free_port
 from trainers.checkpoints.checkpoint import find
 
 

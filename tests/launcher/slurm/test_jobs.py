@@ -21,7 +21,7 @@ from launcher.slurm import submitting
 from launcher.status import job_file, monitoring
 from tests.cluster.minislurm import MiniSlurm
 from tests.launcher.sample import ROOT, environment, make_shards, organza, write_recipe
-from tests.patience import wait_for
+from tests.processes.patience import wait_for
 from trainers.checkpoints.checkpoint import find
 
 LAUNCHERS = ("rank", "torchrun", "accelerate")

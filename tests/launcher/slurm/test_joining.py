@@ -16,9 +16,9 @@ from cluster.start import token
 from cluster.start.token import token_of
 from launcher.slurm import launchers
 from launcher.slurm.launchers import Command, Node
-from tests import patience
-from tests.gang import free_port
 from tests.launcher.sample import ROOT, environment, organza
+from tests.processes import patience
+from tests.processes.gang import free_port
 
 NODE = Node(
     run=Path("/scratch/runs/city"),

@@ -15,8 +15,8 @@ from cluster.slurm.sbatch import Job
 from launcher.recipe.config import Config, ConfigError
 from launcher.slurm import submitting, sweeps
 from launcher.status import job_file
-from tests import patience
 from tests.launcher.sample import ROOT, environment, make_shards, write_recipe
+from tests.processes import patience
 
 SCRIPT = """\
 #!/bin/bash

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nets.layers.norms import InstanceNorm, Norm, build_norm, per_sample, unsynced, untracked
-from tests import gang
+from tests.processes import gang
 
 Result = dict[str, list]
 

@@ -21,7 +21,7 @@ from shards.pack import workplace
 from shards.pack.packing import pack
 from shards.records import DataError
 from shards.sets.shard_set import open_shards
-from tests import patience
+from tests.processes import patience
 from tests.shards.sources import (
     ROOT,
     alive,

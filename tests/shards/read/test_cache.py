@@ -26,7 +26,7 @@ from shards.records import DataError
 from shards.sets.reader import Reader
 from shards.sets.shard_set import ShardSet, open_set, open_shards
 from shards.storage.remote import Patience, RemoteStore
-from tests import patience
+from tests.processes import patience
 from tests.shards.fault_server import FaultServer
 from tests.shards.sources import domain_source, flip_byte
 

@@ -27,7 +27,7 @@ from shards.read.stream import Batch, batches, check_shared_memory, collate
 from shards.records import DataError
 from shards.sets.reader import Reader
 from shards.sets.shard_set import ShardSet, open_shards
-from tests import patience
+from tests.processes import patience
 from tests.shards.sources import (
     ROOT,
     alive,

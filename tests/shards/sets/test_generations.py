@@ -22,7 +22,7 @@ from shards.sets.shard_set import ShardSet, open_all, open_domain, open_shards
 from shards.sets.verify import verify
 from shards.storage.opening import open_store
 from shards.storage.sealed import fingerprint_of
-from tests import patience
+from tests.processes import patience
 from tests.shards.fault_server import FaultServer
 from tests.shards.sources import ROOT, contents, domain_source, label_source
 

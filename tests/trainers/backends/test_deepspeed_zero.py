@@ -17,10 +17,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests import gang
+from tests.processes import gang
 from tests.trainers import toy, varied
 from tests.trainers.engine.test_trainer import StopAfter, assert_same, poison, unwritable
-from tests.trainers.gans import test_pix2pixhd_resume, test_translators
+from tests.trainers.gans.from_images import test_pix2pixhd_resume, test_translators
 from tests.trainers.hd import raw_batch
 from tests.trainers.varied import OPTIMIZERS
 from trainers.backends.base import Backend

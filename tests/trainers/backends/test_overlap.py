@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests import gang
+from tests.processes import gang
 from tests.trainers import toy, travelling
 from tests.trainers.engine.test_trainer import StopAfter, assert_same
-from tests.trainers.gans import test_pix2pixhd_resume, test_translators
+from tests.trainers.gans.from_images import test_pix2pixhd_resume, test_translators
 from tests.trainers.hd import raw_batch
 from tests.trainers.travelling import BF16, FP32, OVERLAP
 from trainers.backends.base import Backend

@@ -11,7 +11,7 @@ from torch import Tensor
 from nets.originals import original_keys
 from trainers.checkpoints.originals import adopt_originals, described, files_in, holds_originals
 from trainers.gan import GAN
-from trainers.gans import cyclegan, pix2pix, pix2pixhd
+from trainers.gans.from_images import cyclegan, pix2pix, pix2pixhd
 
 RESNET = {"ngf": 2, "num_blocks": 2}
 

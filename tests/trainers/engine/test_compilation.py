@@ -20,11 +20,11 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
 from nets.layers.blocks import ConvBlock
-from tests import gang
+from tests.processes import gang
 from tests.trainers import toy
 from tests.trainers.backends import test_deepspeed_zero
 from tests.trainers.engine.test_trainer import assert_same
-from tests.trainers.gans import test_pix2pixhd_resume, test_translators
+from tests.trainers.gans.from_images import test_pix2pixhd_resume, test_translators
 from tests.trainers.hd import FULL
 from trainers.backends.base import Backend
 from trainers.backends.opening import open_backend
@@ -33,7 +33,7 @@ from trainers.checkpoints.checkpoint import find
 from trainers.engine import compilation
 from trainers.engine.compilation import compile_parts
 from trainers.gan import GAN, Batch
-from trainers.gans.pix2pixhd import Config, Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Config, Pix2PixHD
 from trainers.recipe import Cadence
 
 PLAN = toy.recipe(total=3, global_batch=1, cadence=Cadence(log=1, pictures=1, save=0))

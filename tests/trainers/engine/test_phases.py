@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import gang
+from tests.processes import gang
 from tests.trainers import toy, varied
 from tests.trainers.engine.test_trainer import StopAfter, assert_same
 from tests.trainers.varied import OPTIMIZERS, Varied

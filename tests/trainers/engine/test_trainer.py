@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import gang
+from tests.processes import gang
 from tests.trainers import toy
 from trainers.board.board import Observer
 from trainers.checkpoints.checkpoint import find
 from trainers.engine.trainer import Trainer, generates
 from trainers.errors import TrainingError
-from trainers.gans import cyclegan, pix2pix, pix2pixhd
+from trainers.gans.from_images import cyclegan, pix2pix, pix2pixhd
 from trainers.recipe import Cadence, OptimizerRecipe
 from trainers.schedule import Schedule
 

@@ -13,7 +13,7 @@ from tests.trainers.hd import FULL, raw_batch
 from trainers.backends.base import Backend
 from trainers.checkpoints.checkpoint import find
 from trainers.gan import Batch
-from trainers.gans.pix2pixhd import Config, Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Config, Pix2PixHD
 from trainers.recipe import Cadence
 
 NUM_STEPS, SWITCH = 4, 2

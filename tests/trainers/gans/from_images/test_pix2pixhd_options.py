@@ -16,7 +16,7 @@ from tests.trainers import toy
 from tests.trainers.engine.test_trainer import StopAfter, assert_same
 from tests.trainers.hd import FULL, SMALL, raw_batch
 from trainers.gan import Batch
-from trainers.gans.pix2pixhd import Config, Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Config, Pix2PixHD
 from trainers.player import Player
 from trainers.recipe import Cadence
 

@@ -12,7 +12,7 @@ from nets.memory.remat import Memory
 from tests.nets.rule import arrays, recorded
 from tests.trainers.trajectory import filled, walk
 from trainers.gan import Batch
-from trainers.gans.pix2pixhd import Config, Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Config, Pix2PixHD
 
 
 class Recorded(Pix2PixHD):

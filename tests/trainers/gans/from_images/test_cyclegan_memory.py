@@ -7,7 +7,7 @@ import pytest
 from launcher.estimate.gpus import GIB
 from launcher.estimate.step_costs import step_costs
 from launcher.recipe.config import load
-from tests.trainers.gans.test_pix2pixhd_memory import work
+from tests.trainers.gans.from_images.test_pix2pixhd_memory import work
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests import gang
+from tests.processes import gang
 from tests.trainers import toy
 from tests.trainers.engine.test_trainer import StopAfter, assert_same
 from trainers.backends.base import Backend
 from trainers.board.board import Observer
 from trainers.checkpoints.checkpoint import find
 from trainers.gan import GAN, Batch
-from trainers.gans import cyclegan, pix2pix
+from trainers.gans.from_images import cyclegan, pix2pix
 from trainers.player import Player, only
 from trainers.recipe import Cadence
 

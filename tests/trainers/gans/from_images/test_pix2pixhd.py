@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from nets.memory.remat import Memory
-from tests import gang
+from tests.processes import gang
 from tests.trainers.hd import FULL, SMALL, generator_step, raw_batch
 from trainers.backends.opening import open_backend
 from trainers.ema import averaged
 from trainers.gan import Batch
-from trainers.gans.pix2pixhd import Config, Model, Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Config, Model, Pix2PixHD
 from trainers.player import Player, only
 
 

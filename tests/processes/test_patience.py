@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import patience
+from tests.processes import patience
 
 BUSY = (
     "import time\nend = time.monotonic() + 2.5\nwhile time.monotonic() < end: pass\nprint('done')"

@@ -17,7 +17,7 @@ from nets.memory.remat import Memory
 from nets.memory.waist import Terms, loss_scale
 from tests.trainers.hd import FULL, generator_gradients, generator_step, raw_batch
 from trainers.gan import Batch
-from trainers.gans.pix2pixhd import Config, Pix2PixHD
+from trainers.gans.from_images.pix2pixhd import Config, Pix2PixHD
 from trainers.player import Player, only
 
 

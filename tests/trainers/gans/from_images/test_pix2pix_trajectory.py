@@ -7,7 +7,7 @@ import numpy as np
 from tests.nets.rule import arrays, image, recorded
 from tests.trainers.trajectory import filled, walk
 from trainers.gan import Batch
-from trainers.gans.pix2pix import Config, Pix2Pix
+from trainers.gans.from_images.pix2pix import Config, Pix2Pix
 
 
 class Recorded(Pix2Pix):

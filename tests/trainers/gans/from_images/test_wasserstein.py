@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from shards.read.noise import Noise
-from tests import gang
+from tests.processes import gang
 from tests.trainers import toy
 from tests.trainers.engine.test_trainer import StopAfter, assert_same
-from tests.trainers.gans.test_translators import (
+from tests.trainers.gans.from_images.test_translators import (
     PATCH,
     RESNET,
     UNET,
@@ -25,7 +25,7 @@ from tests.trainers.gans.test_translators import (
 from trainers.backends.base import Backend
 from trainers.engine.compilation import compile_parts
 from trainers.gan import GAN, Batch
-from trainers.gans import cyclegan, pix2pix
+from trainers.gans.from_images import cyclegan, pix2pix
 from trainers.player import Player, only
 from trainers.recipe import Cadence
 

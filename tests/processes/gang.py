@@ -13,7 +13,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tests.patience import wait_for
+from tests.processes.patience import wait_for
 
 
 def run(world: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 from tests.nets.rule import arrays, image, recorded
 from tests.trainers.trajectory import filled, walk
 from trainers.gan import Batch
-from trainers.gans.cyclegan import Config, CycleGAN
+from trainers.gans.from_images.cyclegan import Config, CycleGAN
 
 
 class Recorded(CycleGAN):

@@ -1,0 +1,1 @@
+"""GANs that make pictures from pictures."""
