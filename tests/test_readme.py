@@ -187,6 +187,11 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in found}
 
 
+def an_example(path: str) -> Path:
+    """A path of the pages, with names for what stands for any."""
+    return ROOT / path.replace("ROOM", "from_images").replace("NAME", "pix2pixhd")
+
+
 def test_a_stranger_finds_every_page() -> None:
     floors = [ROOT / floor for floor in (*HOUSE, "tests")]
     assert {README, *(page for floor in floors for page in floor.rglob("*.md"))} == {*pages()}
@@ -202,9 +207,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
         assert not heading or heading in headings(target), f"{target} has no {heading}"
     floors = "|".join((*HOUSE, "tests"))
     for path in re.findall(rf"(?<![\w/])(?:\.\./)*((?:{floors})/[\w./-]+)", page.read_text()):
-        assert (
-            ROOT / path.rstrip(".").replace("ROOM", "from_images").replace("NAME", "pix2pixhd")
-        ).exists(), path
+        assert an_example(path.rstrip(".")).exists(), path
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -237,9 +240,7 @@ def test_what_is_to_be_changed_is_where_the_table_says() -> None:
     changes = rows(ARCHITECTURE, "## Where to change what")
     assert len(changes) >= 10
     for change, file, there, *_ in changes:
-        code = (
-            ROOT / file.strip("`").replace("ROOM", "from_images").replace("NAME", "pix2pixhd")
-        ).read_text()
+        code = an_example(file.strip("`")).read_text()
         names = re.findall(r"`([\w.]+)`", there)
         assert names, change
         for name in names:
