@@ -52,7 +52,7 @@ class ProganGenerator(nn.Module):
     def forward(self, noise: Tensor, lod: float = 0.0, full_size: bool = True) -> Tensor:
         level, fraction = level_of_detail(lod, self.top)
         x = self.dense(pixel_norm(noise.flatten(1))).unflatten(1, (-1, 4, 4))
-        x = pixel_norm(F.leaky_relu(x + self.dense_bias[:, None, None], 0.2))
+        x = pixel_norm(F.leaky_relu(x + self.dense_bias.to(x.dtype)[:, None, None], 0.2))
         before = x = pixel_norm(F.leaky_relu(self.conv(x), 0.2))
         for block in self.blocks[:level]:
             before, x = x, block(enlarge(x))

@@ -35,7 +35,7 @@ class SelfAttention(nn.Module):
         return attention_weights(self.query(x), self.key(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.gamma * attended(self.weights(x), self.value(x), x)
+        return x + self.gamma.to(x.dtype) * attended(self.weights(x), self.value(x), x)
 
 
 class PooledSelfAttention(nn.Module):
@@ -58,7 +58,8 @@ class PooledSelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.query(x), self.key(x), self.value(x)
         weights = attention_weights(query, F.max_pool2d(key, 2))
-        return x + self.gamma * self.output(attended(weights, F.max_pool2d(value, 2), x))
+        out = self.output(attended(weights, F.max_pool2d(value, 2), x))
+        return x + self.gamma.to(x.dtype) * out
 
 
 def attention_weights(query: Tensor, key: Tensor) -> Tensor:

@@ -33,8 +33,9 @@ class ConditionalBatchNorm(nn.Module):
         self.bias = bias
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        gain, bias = 1 + self.gain(y), self.bias(y)
-        return self.norm(x) * gain[:, :, None, None] + bias[:, :, None, None]
+        x = self.norm(x)
+        gain, bias = ((1 + self.gain(y)).to(x.dtype), self.bias(y).to(x.dtype))
+        return x * gain[:, :, None, None] + bias[:, :, None, None]
 
 
 class ClassEmbedding(nn.Embedding):

@@ -44,12 +44,12 @@ class Spectral(nn.Module):
             kind = torch.promote_types(self.weight.dtype, torch.float32)
             matrix = self.weight.flatten(1).to(kind)
             u, v = self._iterate(matrix.detach())
-            return self.weight / torch.dot(u, torch.mv(matrix, v))
+            return self.weight / (u @ (matrix @ v))
 
     @torch.no_grad()
     def _iterate(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        v = F.normalize(torch.mv(matrix.t(), self.u.to(matrix.dtype)), dim=0, eps=self.eps)
-        u = F.normalize(torch.mv(matrix, v), dim=0, eps=self.eps)
+        v = F.normalize(matrix.t() @ self.u.to(matrix.dtype), dim=0, eps=self.eps)
+        u = F.normalize(matrix @ v, dim=0, eps=self.eps)
         if self.track_running_stats and (self.training or self.in_eval):
             self.u.copy_(u)
         return u, v

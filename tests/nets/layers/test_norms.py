@@ -53,6 +53,7 @@ def in_the_gang(cut: int) -> dict[str, Result | list]:
     low = build_norm("sync-batch", 3)(batch(torch.bfloat16)[mine])
     assert low.dtype == torch.bfloat16
     found["low"] = low.float().tolist()
+    found["bare"] = build_norm("sync-batch", 3, eps=0.8, affine=False)(batch()[mine]).tolist()
     kept = network("sync-batch")
     with untracked(kept):
         found["untracked"] = kept(batch()[mine]).tolist()
@@ -90,6 +91,8 @@ def test_two_processes_normalise_as_one(cut: int) -> None:
         assert torch.allclose(whole, precise(value), rtol=1e-11, atol=1e-11), name
     low = torch.tensor(first["low"] + second["low"])
     assert torch.allclose(low, nn.BatchNorm2d(3)(batch(torch.float32)), atol=2e-2)
+    bare = nn.BatchNorm2d(3, eps=0.8, affine=False).double()(batch())
+    assert torch.allclose(precise(first["bare"] + second["bare"]), bare, rtol=1e-11, atol=1e-11)
     for found in (first, second):
         assert found["untracked"] == found["training"]["out"]
         # Two steps were summed there, and DDP takes the mean over processes.

@@ -327,3 +327,37 @@ def test_details_that_are_not_there() -> None:
         judge(torch.zeros(4, 1, 8, 8), 0)
     with pytest.raises(ValueError, match="images of 24x24 do not fit"):
         ProganGenerator(side=24)
+
+
+def for_autocast() -> dict[str, tuple[nn.Module, tuple, int]]:
+    """Networks, their inputs, and the number of convolutions that take these as they come."""
+    torch.manual_seed(0)
+    noise, label = torch.randn(4, 8), torch.tensor([0, 2, 1, 1])
+    image = torch.rand(4, 3, 32, 32) * 2 - 1
+    options = dict(width=2, side=32, attention=(16,))
+    plain = dict(hierarchical=False, shared=False)
+    return {
+        "biggan G": (BigganGenerator(8, 3, num_shared=4, **options), (noise, label), 0),
+        "sagan-cond G": (BigganGenerator(8, 3, **options, **plain), (noise, label), 0),
+        "biggan D": (BigganDiscriminator(3, **options), (image, label), 2),
+        "sagan G": (SaganGenerator(8, 3, 8, 32), (noise,), 1),
+        "sagan D": (SaganDiscriminator(3, 8, 32), (image,), 1),
+        "progan G": (ProganGenerator(8, 3, 32, 64, 8), (noise, 0.5), 0),
+        "progan D": (ProganDiscriminator(3, 32, 64, 8), (image, 0.5), 2),
+        "simple progan G": (SimpleProganGenerator(8, (4, 4, 4, 4)), (noise, 3, 0.5), 1),
+        "simple progan D": (SimpleProganDiscriminator((4, 4, 4, 4)), (image, 3, 0.5), 2),
+    }
+
+
+@pytest.mark.parametrize("name", for_autocast())
+def test_features_stay_low_under_autocast(name: str) -> None:
+    """What a layer of higher precision hands on would make all that follows wider and slower."""
+    net, inputs, num_first = for_autocast()[name]
+    kinds: list[torch.dtype] = []
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            layer.register_forward_pre_hook(lambda m, given: kinds.append(given[0].dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = net(*inputs)
+    out.float().sum().backward()
+    assert out.isfinite().all() and kinds.count(torch.bfloat16) == len(kinds) - num_first
