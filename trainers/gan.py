@@ -1,8 +1,8 @@
 """What a GAN is to the engine: networks, losses and the phases of one update. One paper, one file.
 
 A new GAN is a file trainers/gans/ROOM/NAME.py with a `Config(GANSettings)`, which says what it
-`needs`, and a `Model(GAN)` made from it. Data, precision, ranks, checkpoints and board come from the
-engine.
+`needs`, and a `Model(GAN)` made from it. Data, precision, ranks, checkpoints and board come from
+the engine.
 """
 
 from __future__ import annotations
