@@ -3,8 +3,7 @@ deepspeed."""
 
 import sys
 
-from cluster import signals
-from launcher.commands import standard_streams
+from cluster import signals, standard_streams
 
 WORKERS = {"train", "join"}
 """Commands that save before they leave when they are told to."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from cluster.standard_streams import visible
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,10 @@ def parse_report(line: bytes) -> Report | None:
     numbers = type(report.rank) is int and type(report.world) is int
     texts = isinstance(report.run, str) and isinstance(report.host, str)
     facts = isinstance(report.facts, dict) and isinstance(report.clock, float)
-    return report if numbers and texts and facts and report.rank >= 0 else None
+    facts = facts and all(isinstance(value, str) for value in report.facts.values())
+    if not (numbers and texts and facts and report.rank >= 0):
+        return None
+    return replace(report, host=visible(report.host))
 
 
 def mismatch(own: Report, other: Report, before: Report | None) -> str | None:
@@ -52,7 +57,8 @@ def mismatch(own: Report, other: Report, before: Report | None) -> str | None:
         ours, theirs = own.facts.get(name, "nothing"), other.facts.get(name, "nothing")
         if ours != theirs:
             return (
-                f"Rank {other.rank} on {other.host} has {name} {theirs}, but {own} has {ours}: "
+                f"Rank {other.rank} on {other.host} has {visible(name)} {visible(theirs)}, but "
+                f"{own} has {ours}: "
                 "give all nodes one installation and one configuration, on a shared file system."
             )
     return None

@@ -14,9 +14,10 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from cluster.standard_streams import visible
 from cluster.text_files import read_bytes, replace_text
 
 INTERVAL = 5.0
@@ -170,4 +171,6 @@ def _parse(path: Path) -> Beat | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     fits = all(type(values[field.name]) is kinds[str(field.type)] for field in fields(Beat))
-    return beat if fits and path.name == file_name(beat.rank) else None
+    if not fits or path.name != file_name(beat.rank):
+        return None
+    return replace(beat, host=visible(beat.host), doing=visible(beat.doing))

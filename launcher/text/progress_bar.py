@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from cluster import standard_streams
+
 
 def progress_bar(title: str) -> tuple[Bar, Callable[..., None]]:
     """A bar for packing, verifying and translating, and the callback(done, total) that moves it."""
@@ -17,7 +19,7 @@ def progress_bar(title: str) -> tuple[Bar, Callable[..., None]]:
         BarColumn(),
         TextColumn("{task.completed}/{task.total} {task.fields[speed]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=standard_streams.for_bars()),
     )
     task, since = bar.add_task("", total=None, speed=""), time.monotonic()
 
