@@ -71,7 +71,7 @@ def write(config: Config, images: int) -> None:
     """Leave config.yaml and versions.json in the run folder, and the configuration among those of
     earlier starts, if it differs from the last: configs/IMAGES.yaml, by where it began."""
     history = config.run_dir / "configs"
-    before = [path.read_text() for path in sorted(history.glob("*.yaml"))]
+    before = [read_bytes(path).decode() for path in sorted(history.glob("*.yaml"))]
     if before[-1:] != [config.to_yaml()]:
         history.mkdir(exist_ok=True)
         number = sum(path.name.startswith(f"{images:09d}") for path in history.glob("*.yaml"))

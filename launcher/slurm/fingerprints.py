@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from cluster.start.reports import code_fingerprint
+from cluster.text_files import read_bytes
 
 FLOORS = ("launcher", "trainers", "nets", "shards", "cluster")
 
@@ -34,7 +35,7 @@ def installed(package: str) -> str:
 def config_fingerprint(config: Path) -> str:
     """One short word for the file's content; "absent" on a node that does not see it."""
     try:
-        return text_fingerprint(config.read_bytes())
+        return text_fingerprint(read_bytes(config))
     except FileNotFoundError:
         return "absent"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from cluster.text_files import read_bytes
 from launcher.recipe import yaml_files
 from launcher.recipe.config import ConfigError
 
@@ -25,7 +26,7 @@ def read(option: str) -> tuple[dict[str, list[str]], str]:
     name, sign, limit = option.partition("%")
     path = Path(name)
     try:
-        tree = yaml_files.read(path.read_text())
+        tree = yaml_files.read(read_bytes(path).decode())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"submit: --array={name} must be a YAML file with the options of a sweep: {error}."

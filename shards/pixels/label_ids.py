@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from shards.records import DataError
+from shards.text_files import open_text
 
 VOID = 255
 """What COCO, ADE20K and others write where no label is meant."""
@@ -98,7 +99,8 @@ def read_remap(file: Path) -> Remap:
 
     Raises DataError, naming the file, for whatever is wrong."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with open_text(file) as lines:
+            text = lines.read()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"remap={file} cannot be read: {error}.") from error
     try:

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from shards.records import KINDS, LAYOUTS, DataError, Record, fits
 from shards.source.source_files import check_contained, check_regular, normal_key, path_key
+from shards.text_files import open_text
 
 _SUFFIXES = (".csv", ".jsonl")
 _OTHER_COLUMNS = ("key", "split")
@@ -86,7 +87,7 @@ def _rows(file: Path) -> Iterator[Row]:
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
-    with open(file, encoding="utf-8-sig", newline="") as text:  # spreadsheets begin with a mark
+    with open_text(file, newline="") as text:
         reader = csv.reader(text, strict=True, delimiter=delimiter(text))
         try:
             header = next(reader, [])
@@ -111,7 +112,7 @@ def delimiter(text: TextIO) -> str:
 
 
 def _json_rows(file: Path) -> Iterator[Row]:
-    with open(file, encoding="utf-8-sig") as text:
+    with open_text(file) as text:
         for line, content in enumerate(text, 1):
             if not content.strip():
                 continue

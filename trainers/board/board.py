@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from trainers.checkpoints.checkpoint import Progress
-from trainers.checkpoints.durable_files import named, replace_text, through_no_link
+from trainers.checkpoints.durable_files import named, read_bytes, replace_text, through_no_link
 
 
 class Observer:
@@ -79,7 +79,7 @@ def rewound(path: Path, images: int) -> Path:
     """Drop the rows of metrics.jsonl beyond `images`, and all from one that a crash damaged."""
     if path.exists():
         kept = []
-        for row in path.read_text(errors="replace").splitlines():
+        for row in read_bytes(path).decode(errors="replace").splitlines():
             try:
                 seen = json.loads(row)["images"]
             except (ValueError, TypeError, KeyError):

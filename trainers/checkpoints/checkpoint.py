@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainers.checkpoints.durable_files import read_bytes
+from trainers.checkpoints.durable_files import opened, read_bytes
 from trainers.errors import TrainingError
 from trainers.gan import GAN
 from trainers.schedule import Plateau
@@ -71,7 +71,8 @@ class Checkpoint:
         """One file of the checkpoint."""
         path = self.path / f"{name}.safetensors"
         try:
-            return load_file(path)
+            with opened(path):
+                return load_file(path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"{path} cannot be read ({error}): choose an earlier checkpoint beside it."

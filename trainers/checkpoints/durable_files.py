@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -50,11 +51,18 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
-def read_bytes(path: Path) -> bytes:
-    """A whole file; OSError for a pipe or device in its place, which might never end, or begin."""
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """To be read; OSError for a pipe or device in its place, which might never end, or begin."""
     with named(path), open(path, "rb", opener=at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is no file")
+            raise OSError(errno.EINVAL, "it is no file")
+        yield file
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file."""
+    with opened(path) as file:
         return file.read()
 
 
@@ -64,8 +72,9 @@ def at_once(path: str, flags: int) -> int:
 
 
 def through_no_link(path: str, flags: int) -> int:
-    """An opener: a link that somebody has put in the file's place would lead to another file."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    """An opener: a link that somebody has put in the file's place would lead to another file, and
+    a pipe would wait for a reader."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -97,7 +106,7 @@ def sync_folder(folder: Path) -> None:
 def crc32_of(path: Path) -> int:
     """crc32 of a whole file."""
     value = 0
-    with open(path, "rb") as file:
+    with opened(path) as file:
         while block := file.read(2**22):
             value = zlib_ng.crc32(block, value)
     return value
