@@ -70,4 +70,7 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:bool", BOOLEAN, list("tTfF"))
 
 def read(text: str) -> Any:
     """What a YAML text says; raises yaml.YAMLError."""
-    return yaml.load(text, Loader)
+    try:
+        return yaml.load(text, Loader)
+    except RecursionError as error:
+        raise TooMuch("its sections stand too deep in each other: write what is meant") from error

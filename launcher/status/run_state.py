@@ -127,7 +127,7 @@ def configuration(folder: Path) -> dict[str, Any]:
         raise ClusterError(
             f"{folder} is no run folder: it has no config.yaml ({error.strerror})."
         ) from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ClusterError(f"{path} cannot be read as YAML ({error}).") from error
     if not isinstance(tree, dict) or not isinstance(tree.get("schedule"), dict):
         raise ClusterError(f"{path} is not the configuration of a run: it has no schedule.")

@@ -102,7 +102,7 @@ def read_manifest(store: Store) -> Manifest:
     file = store.where(MANIFEST_FILE)
     try:
         manifest = _manifest(content)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{file} is no manifest of this format ({error!r}): pack anew.") from error
     for shard in manifest.shards:
         check_shard_name(shard.name, file)  # a name is not yet a path
@@ -135,16 +135,23 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         sizes=tuple((int(width), int(height), int(n)) for width, height, n in content["sizes"]),
         min_size=_size(*content["min_size"]),
         max_size=_size(*content["max_size"]),
-        conversions=content.get("conversions", {}),
+        conversions=_counts(content.get("conversions", {})),
         label_ids={
-            int(label_id): LabelUse(use["pixels"], use["first_key"])
+            int(label_id): LabelUse(int(use["pixels"]), str(use["first_key"]))
             for label_id, use in content["label_ids"].items()
         },
-        notes=content.get("notes", {}),
+        notes=_counts(content.get("notes", {})),
         storing={name: content[name] for name in Storing.__dataclass_fields__ if name in content},
-        left_out=tuple(content.get("left_out", ())),
+        left_out=tuple(map(str, content.get("left_out", ()))),
         fingerprint=content["fingerprint"],
     )
+
+
+def _counts(content: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    return {
+        member: {words: int(number) for words, number in counts.items()}
+        for member, counts in content.items()
+    }
 
 
 def _size(width: int, height: int) -> tuple[int, int]:

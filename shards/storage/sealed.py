@@ -37,7 +37,7 @@ def read_sealed(store: Store, name: str, format_name: str, version: int) -> dict
         raise DataError(
             f"{store} holds no {name}, so it is no finished set: pack it (again)."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read ({error}): pack the set anew.") from error
     if not isinstance(content, dict) or content.get("format") != format_name:
         kind = name.removesuffix(".json")

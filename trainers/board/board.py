@@ -82,7 +82,7 @@ def rewound(path: Path, images: int) -> Path:
         for row in read_bytes(path).decode(errors="replace").splitlines():
             try:
                 seen = json.loads(row)["images"]
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 break
             kept += [row + "\n"] if seen <= images else []
         replace_text(path, "".join(kept))

@@ -12,6 +12,7 @@ checkpoints/latest                            name of the newest whole one
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,7 @@ def read(path: Path) -> Checkpoint:
     """Open one checkpoint folder."""
     try:
         state = json.loads(read_bytes(path / "state.json"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(
             f"{path} is not a whole checkpoint ({error}): choose an earlier one beside it."
         ) from error
@@ -132,7 +133,33 @@ def read(path: Path) -> Checkpoint:
         raise TrainingError(
             f"{path} has checkpoint format {state.get('format')}, but this version reads {FORMAT}."
         )
-    return Checkpoint(path, state)
+    checkpoint = Checkpoint(path, state)
+    if not is_sound(checkpoint):
+        raise TrainingError(
+            f"{path / 'state.json'} was altered by hand: restore it, or choose an earlier "
+            "checkpoint beside it."
+        )
+    return checkpoint
+
+
+def is_sound(checkpoint: Checkpoint) -> bool:
+    """Whether the state holds what is read from it later."""
+    state = checkpoint.state
+    kinds = {"config": dict, "data": str, "world": int, "scalers": dict, "progress": dict}
+    if not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        return False
+    try:
+        progress = checkpoint.progress
+        plateau = progress.plateau
+        counts = (progress.step, progress.images, progress.averaged, plateau.count, plateau.bad)
+        numbers = (plateau.total, plateau.factor, plateau.best or 0.0)
+        return (
+            all(type(count) is int and 0 <= count < 2**63 for count in counts)
+            and all(math.isfinite(number) for number in numbers)
+            and all(isinstance(scaler, dict) for scaler in state["scalers"].values())
+        )
+    except (TypeError, LookupError, OverflowError):
+        return False
 
 
 def load_weights(gan: GAN, weights: dict[str, Tensor], source: Path) -> None:

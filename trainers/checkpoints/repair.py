@@ -49,6 +49,6 @@ def complaint_about(path: Path) -> str | None:
             # The list is data, too: only plain names in this folder are followed.
             if expected != crc32_of(path / Path(name).name):
                 return f"The checkpoint {path} is damaged: {name} was cut or altered."
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         return f"The checkpoint {path} is damaged: {error}."
     return None

@@ -153,7 +153,7 @@ def is_ours(path: Path) -> bool:
 def is_milestone(path: Path) -> bool:
     """Whether a checkpoint is to stay for ever; a damaged one is not."""
     try:
-        return read(path).state["milestone"]
+        return read(path).state.get("milestone") is True
     except TrainingError:
         return False
 
