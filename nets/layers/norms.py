@@ -38,7 +38,10 @@ def build_norm(
         return BatchNorm(channels, eps, affine=affine is not False)
     if norm == "sync-batch":
         return SyncBatchNorm(channels, eps, affine=affine is not False)
-    return InstanceNorm(channels if affine else 0, eps) if norm == "instance" else nn.Identity()
+    if norm == "instance":
+        return InstanceNorm(channels if affine else 0, eps)
+    assert norm == "none", norm
+    return nn.Identity()
 
 
 class InstanceNorm(nn.Module):
