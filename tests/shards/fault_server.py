@@ -37,7 +37,8 @@ class FaultServer:
         busy, forbidden, unauthorized, gone: another status; stall: headers and half the body, then
         silence; cut: the connection ends there; short: the half is called the whole; altered: one
         byte is wrong; shifted: bytes from further on, and the headers say so; whole: Range is
-        ignored; elsewhere: a redirect to ftp; signed: one to a signed URL, which is refused.
+        ignored; elsewhere: a redirect to ftp; signed: one to a signed URL, which is refused;
+        presigned: one to a signed URL, which answers.
         endless, packed, long: more than was asked for, without an end, in gzip, or told."""
         self._faults[method, name] = iter(faults)
 
@@ -77,11 +78,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
-        name = unquote(self.path).strip("/")
+        name = unquote(self.path.partition("?")[0]).strip("/").removeprefix("presigned/")
         path = self.server.faulty.folder / name
         fault = self.server.faulty.next_fault(self.command, name)
         if fault == "signed":
             self._head(302, 0, Location=f"/forbidden/{name}?X-Amz-Signature=SECRET")
+        elif fault == "presigned" and not self.path.startswith("/presigned/"):
+            self._head(302, 0, Location=f"/presigned/{name}?X-Amz-Signature=SECRET")
         elif name.startswith("forbidden/"):
             self._head(403, 0)
         elif fault == "elsewhere":
