@@ -15,6 +15,8 @@ _END = 2 * TAR_BLOCK
 """Bytes of zeros that close a tar; most writers add more."""
 MAX_HEADER = 2**13
 """Bytes that a tar may say of one file (in pax headers, or as a long name): a path has 4096."""
+MAX_GLOBAL = 100
+"""Different words that a tar may say of all files that follow: tools write one or two."""
 _HEADERS = (
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
@@ -47,6 +49,8 @@ def tar_files(file: IO[bytes], where: str) -> Iterator[TarFile]:
         with tarfile.open(None, mode, file, tarinfo=_Entry) as tar:
             for entry in tar:
                 _check_entry(entry)
+                if len(tar.pax_headers) > MAX_GLOBAL:  # copied for every file that has its own
+                    raise _Unfit(f"more than {MAX_GLOBAL} global headers: write the tar anew")
                 if not entry.isdir():
                     yield TarFile(entry.name, entry.offset_data, entry.size)
             end = tar.offset

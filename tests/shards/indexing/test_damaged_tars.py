@@ -14,6 +14,7 @@ import pytest
 from shards.indexing.index_tars import index_shards
 from shards.indexing.tar_samples import tar_samples
 from shards.records import DataError
+from shards.storage.tars import tar_files
 from tests.shards.foreign import label, photo, street_tars, write_tar
 
 pytestmark = pytest.mark.usefixtures("in_time")
@@ -165,3 +166,15 @@ def test_long_names_and_attributes_are_read(tmp_path):
     for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         shard = write_tar(tmp_path / "a.tar", [(entry, A)], format=form)
         assert [sample.files["jpg"].name for sample in tar_samples(shard)] == [name]
+
+
+def test_global_headers_are_few(tmp_path: Path) -> None:
+    """Each of them is copied for every file behind it that has a header of its own."""
+    path = tmp_path / "many.tar"
+    with path.open("wb") as file:
+        for number in range(200):
+            words = tarfile.TarInfo.create_pax_global_header({f"word{number}": "x"})
+            file.write(words + tarfile.TarInfo(f"{number}.jpg").tobuf())
+        file.write(bytes(1024))
+    with path.open("rb") as file, pytest.raises(DataError, match="more than 100 global headers"):
+        list(tar_files(file, "many.tar"))
