@@ -108,7 +108,7 @@ def test_a_run(folder: Path, tmp_path: Path, name: str) -> None:
             read_pasts(checkpoint)
 
     changes = list(altered(tree))
-    changes = changes[:: 13 if len(changes) > 200 else 1]  # another value at each place
+    changes = changes[:: 13 if len(changes) > 60 else 1]  # another value at each place
     for data in [*NO_JSON, *(json.dumps(each).encode() for each in changes)]:
         (run / name).write_bytes(data + b"\n")
         if name.endswith("state.json"):  # as if it had been written so
