@@ -90,7 +90,7 @@ def test_a_disk_that_fills_up_in_training_is_told_without_a_traceback(folder: Pa
     ("command", "remedy"),
     [
         ("pack $0/two $0/again --workers=2 --links=follow", "--workers=1"),
-        ("train $0/coarse.yaml --run_dir=$0/none", "data.workers=0"),
+        ("train $0/coarse.yaml --run_dir=$0/none --data.workers=1", "data.workers=0"),
     ],
 )
 def test_shared_memory_that_may_not_be_written_is_told(
