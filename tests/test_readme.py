@@ -7,9 +7,8 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import urllib.request
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -161,24 +160,21 @@ def test_tensorboard_serves_what_a_run_left(walked: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        answer = ask(f"http://127.0.0.1:{port}/data/runs", seconds=60)
+        names = ("pix2pixhd-coarse", "pix2pixhd-full")
+        patience.wait_for(partial(tells, f"http://127.0.0.1:{port}/data/runs", names), every=0.5)
     finally:
         process.kill()
         process.wait()
-    assert "pix2pixhd-coarse" in answer and "pix2pixhd-full" in answer
 
 
-def ask(url: str, seconds: float) -> str:
-    """The answer once it names a run; the server needs a moment to start and to load."""
-    deadline, answer = time.monotonic() + seconds, ""
-    while time.monotonic() < deadline and "pix2pixhd" not in answer:
-        time.sleep(0.5)
-        try:
-            with urllib.request.urlopen(url, timeout=5) as response:
-                answer = response.read().decode()
-        except (TimeoutError, OSError):
-            continue
-    return answer
+def tells(url: str, names: tuple[str, ...]) -> bool:
+    """Whether the answer has all names; the server needs a moment to start and to load."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            answer = response.read().decode()
+    except OSError:
+        return False
+    return all(name in answer for name in names)
 
 
 def headings(page: Path) -> set[str]:

@@ -40,6 +40,8 @@ class Phase:
     def __post_init__(self) -> None:
         if not self.name.isupper():
             raise ValueError(f"phase {self.name!r}: its name must be in capitals")
+        if not 0 <= self.offset < self.every or self.repeats < 1:
+            raise ValueError(f"phase {self.name!r} would never run: {self}")
 
     @property
     def share(self) -> float:

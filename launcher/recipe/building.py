@@ -83,13 +83,13 @@ def recipe_of(config: ResolvedConfig, world: int) -> Recipe:
 def optimizer_of(section: OptimNumbers) -> OptimizerRecipe:
     """The numbers of an optimizer as torch names them."""
     return OptimizerRecipe(
-        section.lr,
-        section.kind,
-        (section.beta1, section.beta2),
-        section.eps,
-        section.weight_decay,
-        section.momentum,
-        section.alpha,
+        lr=section.lr,
+        kind=section.kind,
+        betas=(section.beta1, section.beta2),
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+        momentum=section.momentum,
+        alpha=section.alpha,
     )
 
 

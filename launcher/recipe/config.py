@@ -121,7 +121,7 @@ class Config(Settings):
     """A whole recipe."""
 
     gan: str
-    """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan; dcgan and others from noise."""
+    """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan."""
     run_dir: UserPath
     """Everything the run writes; the same command again resumes from it."""
     start_from: UserPath | None = None

@@ -87,11 +87,11 @@ class OptimOptions(OptimNumbers):
     @model_validator(mode="after")
     def _options_have_an_effect(self) -> OptimOptions:
         fields = OptimNumbers.model_fields
-        usual = {name: field.default for name, field in fields.items()}
-        _check_effect("optim", self.kind, {n: getattr(self, n) for n in usual}, usual)
+        chosen = {n: getattr(self, n) for n in fields if getattr(self, n) != fields[n].default}
+        _check_effect("optim", self.kind, chosen)
         for player, own in self.players.items():
-            given = own.model_dump(exclude_none=True)
-            _check_effect(f"optim.players.{player}", self.of(player).kind, given, {})
+            chosen = own.model_dump(exclude_none=True)
+            _check_effect(f"optim.players.{player}", self.of(player).kind, chosen)
         return self
 
     @model_validator(mode="before")
@@ -115,16 +115,13 @@ class OptimOptions(OptimNumbers):
         return others | ({"players": players} if short else {})
 
 
-def _check_effect(
-    section: str, kind: str, given: Mapping[str, Any], usual: Mapping[str, Any]
-) -> None:
+def _check_effect(section: str, kind: str, chosen: Mapping[str, Any]) -> None:
     """Refuse what was chosen for another kind of optimizer."""
     special = {name for names in OptimNumbers.kinds.values() for name in names}
-    for name in sorted(special.intersection(given).difference(OptimNumbers.kinds[kind])):
-        if name not in usual or given[name] != usual[name]:
-            raise ValueError(
-                f"`{section}.{name}` is {given[name]!r}, but {kind} does not have it: leave it out"
-            )
+    for name in sorted(special.intersection(chosen).difference(OptimNumbers.kinds[kind])):
+        raise ValueError(
+            f"`{section}.{name}` is {chosen[name]!r}, but {kind} does not have it: leave it out"
+        )
 
 
 class ScheduleOptions(Settings):

@@ -62,11 +62,13 @@ def originals_generator(
 
 
 def load_generator(gan: GAN, stored: Checkpoint, ema: bool) -> None:
-    """Only what translation uses; the average where the run kept one."""
+    """Only what translation uses, as far as training had come; the average where the run kept
+    one."""
     ema = ema and stored.has("ema")
     weights = stored.weights(ema)
     own = tuple(name + "." for name in gan.nets)
     load_weights(gan, {n: w for n, w in weights.items() if n.startswith(own)}, stored.path)
+    gan.advance(stored.progress.step, stored.progress.images)
 
 
 def overridden(tree: dict[str, Any], overrides: dict[str, str], source: str) -> Config:

@@ -57,7 +57,7 @@ def workplace(plan: Plan) -> Iterator[Path]:
 
 def private(path: str, flags: int) -> int:
     """An opener of locks: whoever can open the file could lock it too, and keep others waiting."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def hold(out: Path, work: Path, doing: str) -> IO[str]:

@@ -64,8 +64,9 @@ def write_atomically(path: Path, data: bytes, work: Path) -> None:
 
 
 def through_no_link(path: str, flags: int) -> int:
-    """An opener: a link that somebody has put in the file's place would lead to another file."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    """An opener: a link that somebody has put in the file's place would lead to another file, and
+    a pipe would wait for a reader."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 @contextmanager

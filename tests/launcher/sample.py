@@ -46,6 +46,15 @@ def make_shards(folder: Path, *options: str, **source: Any) -> Path:
     return folder / "shards"
 
 
+def make_run(folder: Path) -> Path:
+    """FOLDER/run-coarse, two steps by FOLDER/coarse.yaml on FOLDER/shards, of FOLDER/source."""
+    shards = make_shards(folder, "--workers=1", count=2)
+    recipe = write_recipe(folder, shards, schedule={"constant": 4, "decay": 0})
+    status, output = organza("train", recipe)
+    assert status == 0, output
+    return folder / "run-coarse"
+
+
 def write_recipe(folder: Path, shards: Path, stage: str = "coarse", **changes: object) -> Path:
     """A slim recipe of either stage; `changes` replace whole sections."""
     model = {

@@ -252,11 +252,13 @@ def test_a_stranger_s_rank_that_lives_on_is_named(tmp_path: Path, watch: type[Wa
     wait_for(lambda: heartbeat.read(tmp_path / "heartbeats"), "beat")
     beats = tmp_path / "heartbeats" / "rank00000.json"
     watched = watch(3)
-    deadline = time.monotonic() + 10
-    while watched.process.poll() is None and time.monotonic() < deadline:
+
+    def beaten_until_its_end() -> bool:
         words = json.loads(beats.read_text())
         replace_text(beats, json.dumps(words | {"beats": words["beats"] + 1}))
-        time.sleep(0.1)
+        return watched.process.poll() is not None
+
+    wait_for(beaten_until_its_end, "end of the watch", every=0.1)
     heart.stop()
     status, words = watched.end()
     assert status == 1 and f"(pid {os.getpid()}, step 0, starting) still runs" in words

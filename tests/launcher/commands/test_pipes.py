@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.sample import make_source, organza, write_recipe
+from tests.launcher.sample import make_run, organza
 from trainers.checkpoints.checkpoint import find
 
 
@@ -16,10 +16,7 @@ from trainers.checkpoints.checkpoint import find
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A source, its packed set, a recipe and its run."""
     folder = tmp_path_factory.mktemp("pipes")
-    make_source(folder / "source", count=2)
-    assert organza("pack", folder / "source", folder / "set", "--workers=1")[0] == 0
-    recipe = write_recipe(folder, folder / "set", schedule={"constant": 4, "decay": 0})
-    assert organza("train", recipe)[0] == 0
+    make_run(folder)
     os.mkfifo(folder / "pipe.csv")
     for name in ("pipe.jsonl", "pipe.yaml", "pipe.tar", "pipe.safetensors", "pipe.pth"):
         os.mkfifo(folder / name)
@@ -47,7 +44,8 @@ def test_a_pipe_for_a_file_that_is_given(folder: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["source/train_img/000.png", "set/manifest.json", "set/index.json", "set/*.tar"]
+    "name",
+    ["source/train_img/000.png", "shards/manifest.json", "shards/index.json", "shards/*.tar"],
 )
 def test_a_pipe_among_the_data(folder: Path, tmp_path: Path, name: str) -> None:
     shutil.copytree(folder / name.split("/")[0], tmp_path / name.split("/")[0])
@@ -55,7 +53,7 @@ def test_a_pipe_among_the_data(folder: Path, tmp_path: Path, name: str) -> None:
     path.unlink()
     os.mkfifo(path)
     words = ("pack", tmp_path / "source", tmp_path / "out")
-    words = ("verify", tmp_path / "set") if name.startswith("set") else words
+    words = ("verify", tmp_path / "shards") if name.startswith("shards") else words
     status, output = organza(*words)
     assert status in (1, 2) and path.name in output and "Traceback" not in output, output
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launcher.commands import endings
-from tests.launcher.sample import ROOT, environment, make_source, organza, write_recipe
+from tests.launcher.sample import ROOT, environment, make_run, organza
 from tests.processes import patience
 
 FULL = "(dd if=/dev/zero of=$0/small/fill bs=1k 2>/dev/null; true)"
@@ -21,15 +21,10 @@ READ_ONLY = "mount -o remount,ro $0/small"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """source/, two/ (domains), shards/, a recipe, and small/, a place to mount a disk."""
     folder = tmp_path_factory.mktemp("surroundings")
-    make_source(folder / "source", count=2)
+    make_run(folder)
     (folder / "two").mkdir()
     for domain in "AB":
         (folder / "two" / f"train{domain}").symlink_to(folder / "source" / "train_img")
-    status, output = organza("pack", folder / "source", folder / "shards")
-    assert status == 0, output
-    write_recipe(folder, folder / "shards", schedule={"constant": 4, "decay": 0})
-    status, output = organza("train", folder / "coarse.yaml")
-    assert status == 0, output
     (folder / "small").mkdir()
     return folder
 

@@ -25,7 +25,7 @@ from launcher.status import monitoring
 from shards.records import DataError
 from shards.sets.shard_set import open_all
 from shards.storage.sealed import fingerprint_of
-from tests.launcher.sample import make_source, organza, write_recipe
+from tests.launcher.sample import make_run
 from trainers.checkpoints.checkpoint import find
 from trainers.checkpoints.repair import mend
 from trainers.checkpoints.restore import read_pasts
@@ -63,10 +63,7 @@ def altered(tree: Any) -> Iterator[Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed set, and a run of two steps on it."""
     folder = tmp_path_factory.mktemp("altered")
-    make_source(folder / "source", count=2)
-    assert organza("pack", folder / "source", folder / "set", "--workers=1")[0] == 0
-    recipe = write_recipe(folder, folder / "set", schedule={"constant": 4, "decay": 0})
-    assert organza("train", recipe)[0] == 0
+    make_run(folder)
     return folder
 
 
@@ -121,12 +118,12 @@ def test_a_run(folder: Path, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["manifest.json", "index.json"])
 def test_a_set(folder: Path, tmp_path: Path, name: str) -> None:
-    shutil.copytree(folder / "set", tmp_path / "set")
-    path = tmp_path / "set" / name
+    shutil.copytree(folder / "shards", tmp_path / "shards")
+    path = tmp_path / "shards" / name
     tree = json.loads(path.read_text())
 
     def read() -> None:
-        for shard_set in open_all(tmp_path / "set").values():
+        for shard_set in open_all(tmp_path / "shards").values():
             list(facts(shard_set))
             list(label_rows(shard_set))
 
@@ -138,4 +135,4 @@ def test_a_set(folder: Path, tmp_path: Path, name: str) -> None:
     for data in NO_JSON:
         path.write_bytes(data)
         with pytest.raises(DataError):
-            open_all(tmp_path / "set")
+            open_all(tmp_path / "shards")

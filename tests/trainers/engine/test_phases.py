@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from launcher.run.generator import load_generator
 from tests.processes import gang
 from tests.trainers import toy, varied
 from tests.trainers.engine.test_trainer import StopAfter, assert_same
@@ -32,6 +33,19 @@ def test_when_a_phase_runs(cadence: dict, steps: list[int]) -> None:
     assert [step for step in range(8) if phase.due(step)] == steps
     if not phase.begin:
         assert phase.share == pytest.approx(sum(map(phase.due, range(60))) / 60)
+
+
+@pytest.mark.parametrize("cadence", [{"offset": 1}, {"every": 3, "offset": 3}, {"repeats": 0}])
+def test_a_phase_that_would_never_run_is_refused(cadence: dict) -> None:
+    with pytest.raises(ValueError, match="'G' would never run"):
+        Phase("G", ("G",), **cadence)
+
+
+def test_what_translates_is_told_how_far_training_had_come(tmp_path: Path) -> None:
+    toy.train(tmp_path, toy.recipe(), make_gan=Varied, stop=StopAfter(3))
+    gan = Varied().double()
+    load_generator(gan, find(tmp_path), ema=False)
+    assert gan.weights["G/l1"] == 12 / 10
 
 
 def test_a_step_repeats_and_constrains_as_written_by_hand(tmp_path: Path) -> None:
