@@ -26,7 +26,11 @@ class Equalised(nn.Module):
     weight: Tensor
     bias: Any
     """A tensor, or None."""
-    gain: float
+
+    def __init__(self, *shape: Any, gain: float = GAIN, **options: Any):
+        """shape, options: of the layer that stands behind this class."""
+        super().__init__(*shape, **options)
+        self.gain = gain
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight)
@@ -40,20 +44,12 @@ class Equalised(nn.Module):
 class EqualisedConv2d(Equalised, nn.Conv2d):
     """nn.Conv2d with an equalised learning rate: [N, in, H, W] -> [N, out, h, w]."""
 
-    def __init__(self, *shape: Any, gain: float = GAIN, **options: Any):
-        super().__init__(*shape, **options)
-        self.gain = gain
-
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.scaled(), self.bias)
 
 
 class EqualisedLinear(Equalised, nn.Linear):
     """nn.Linear with an equalised learning rate: [N, in] -> [N, out]."""
-
-    def __init__(self, *shape: Any, gain: float = GAIN, **options: Any):
-        super().__init__(*shape, **options)
-        self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.scaled(), self.bias)

@@ -32,7 +32,9 @@ class Spectral(nn.Module):
     moving_buffers = ("u",)
     """Buffers that a pass starts from and moves: `remat` lets a recomputation start there again."""
 
-    def _start(self, eps: float, in_eval: bool) -> None:
+    def __init__(self, *shape: Any, eps: float = 1e-12, in_eval: bool = False, **options: Any):
+        """shape, options: of the layer that stands behind this class."""
+        super().__init__(*shape, **options)
         self.eps, self.in_eval = eps, in_eval
         # In float32, and from noise: any vector does that is not orthogonal to the largest one.
         start = torch.randn(len(self.weight), device=self.weight.device)
@@ -58,20 +60,12 @@ class Spectral(nn.Module):
 class SpectralConv2d(Spectral, nn.Conv2d):
     """nn.Conv2d with a spectrally normalised weight: [N, in, H, W] -> [N, out, h, w]."""
 
-    def __init__(self, *shape: Any, eps: float = 1e-12, in_eval: bool = False, **options: Any):
-        super().__init__(*shape, **options)
-        self._start(eps, in_eval)
-
     def forward(self, x: Tensor) -> Tensor:
         return self._conv_forward(x, self.normalised(), self.bias)
 
 
 class SpectralConvTranspose2d(Spectral, nn.ConvTranspose2d):
     """nn.ConvTranspose2d with a spectrally normalised weight: [N, in, H, W] -> [N, out, h, w]."""
-
-    def __init__(self, *shape: Any, eps: float = 1e-12, in_eval: bool = False, **options: Any):
-        super().__init__(*shape, **options)
-        self._start(eps, in_eval)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert output_size is None  # it is what stride and padding make it
@@ -82,20 +76,12 @@ class SpectralConvTranspose2d(Spectral, nn.ConvTranspose2d):
 class SpectralLinear(Spectral, nn.Linear):
     """nn.Linear with a spectrally normalised weight: [N, in] -> [N, out]."""
 
-    def __init__(self, *shape: Any, eps: float = 1e-12, in_eval: bool = False, **options: Any):
-        super().__init__(*shape, **options)
-        self._start(eps, in_eval)
-
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.normalised(), self.bias)
 
 
 class SpectralEmbedding(Spectral, nn.Embedding):
     """nn.Embedding with a spectrally normalised weight: see `embed`."""
-
-    def __init__(self, *shape: Any, eps: float = 1e-12, in_eval: bool = False, **options: Any):
-        super().__init__(*shape, **options)
-        self._start(eps, in_eval)
 
     def forward(self, label: Tensor) -> Tensor:
         return embed(label, self.normalised())
