@@ -32,7 +32,9 @@ def began(tmp_path: Path) -> tuple[Config, str]:
     for name in ("000000008", "000000016"):
         folder = config.run_dir / "checkpoints" / name
         folder.mkdir(parents=True)
-        (folder / "state.json").write_text(json.dumps({"format": 2, "data": first.fingerprint}))
+        state = {"format": 2, "config": {}, "world": 1, "scalers": {}}
+        state |= {"data": first.fingerprint, "progress": {"step": 1, "images": int(name)}}
+        (folder / "state.json").write_text(json.dumps(state))
     return config, first.fingerprint
 
 
