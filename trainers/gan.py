@@ -63,6 +63,8 @@ class GAN(nn.Module):
     """Names of the phases that it ever has."""
     ema: tuple[str, ...] = ("G",)
     """Paths below `nets` whose moving average is kept and used for translation."""
+    averaged_before: ClassVar[bool] = False
+    """Whether the average takes in the weights before each step, not after it."""
     independent_phases: ClassVar[bool] = False
     """Promise: no phase uses networks that another phase of the same step has trained before it,
     so that all may step at the end (backend.overlap)."""
@@ -80,6 +82,11 @@ class GAN(nn.Module):
     def advance(self, step: int, images: int) -> None:
         """Told how far training is, before each step and before pictures are made (fade-in,
         curricula, ramps): steps done, and images seen."""
+
+    def batch_size(self, images: int) -> int | None:
+        """Images of the next step over all ranks, once `images` images have been seen; None: as
+        many as the recipe says (batch.total)."""
+        return None
 
     def prepare(self, batch: Batch) -> Batch:
         """Raw batch on the device (uint8 images, integer ids, and in training the draws that the
@@ -117,6 +124,11 @@ class GAN(nn.Module):
 
     def translate(self, batch: Batch) -> Tensor:
         """Prepared batch -> generated images [N, 1, 3 or 4, H, W] in [-1, 1]."""
+        raise NotImplementedError
+
+    def sample(self, batch: Batch) -> Tensor:
+        """Prepared `samples` of its needs (and "class", where there are classes to be asked for) ->
+        generated images [N, 1, 3 or 4, H, W] in [-1, 1]."""
         raise NotImplementedError
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:

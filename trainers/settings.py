@@ -52,6 +52,8 @@ class Needs:
     """The same in translation, where fewer networks take part."""
     multiple: int = 1
     """Both sides must be multiples of this."""
+    side: int | None = None
+    """Width and height that all pictures must have in training; None for any."""
     num_labels: int | None = None
     """Label ids must be smaller than this."""
     inst: bool = False
@@ -67,9 +69,18 @@ class Needs:
     """Whether translation looks at the real picture where there is one."""
     features: bool = False
     """Whether pictures `feat` of features that were computed before are read."""
+    classes: int | None = None
+    """Classes that the images of the set must have; None where they are not read."""
+    unlabelled: float = 0.0
+    """Share of the images whose class is given as -1."""
     directions: tuple[str, ...] = ("A2B",)
     """Ways of translation, the usual one first: A2B (from the first member of the layout) and
     B2A (from "b"); empty for a GAN that translates nothing."""
+    samples: tuple[Draw, ...] = ()
+    """Random numbers that a generated image takes; empty for a GAN that does not make images from
+    them alone."""
+    sample_classes: int = 0
+    """Of how many classes (or values of a code) one may be asked for with them; 0 for none."""
 
 
 class GANSettings(Settings):

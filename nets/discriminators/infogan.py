@@ -33,6 +33,7 @@ class InfoganTrunk(nn.Module):
     ):
         super().__init__()
         widths = widths or ((64, 128, 1024) if side == 28 else (64, 128, 256))
+        self.width = widths[-1]
         layers = []
         for number, (before, after) in enumerate(pairwise([in_channels, *widths])):
             how = (7, 1, 0) if side == 28 and number == len(widths) - 1 else (4, 2, 1)

@@ -38,9 +38,7 @@ class ProganGenerator(nn.Module):
         super().__init__()
         widths = stage_widths(side, base, most)[1:]
         self.top = len(widths) - 1
-        self.dense = EqualisedLinear(num_noise, widths[0] * 16, gain=sqrt(2) / 4, bias=False)
-        self.dense_bias = nn.Parameter(torch.zeros(widths[0]))
-        self.conv = EqualisedConv2d(widths[0], widths[0], 3, padding=1)
+        self.first = FirstStage(num_noise, widths[0])
         self.blocks = nn.ModuleList(
             EqualisedPair(before, after, after, normalised=True)
             for before, after in pairwise(widths)
@@ -51,15 +49,28 @@ class ProganGenerator(nn.Module):
 
     def forward(self, noise: Tensor, lod: float = 0.0, full_size: bool = True) -> Tensor:
         level, fraction = level_of_detail(lod, self.top)
-        x = self.dense(pixel_norm(noise.flatten(1))).unflatten(1, (-1, 4, 4))
-        x = pixel_norm(F.leaky_relu(x + self.dense_bias.to(x.dtype)[:, None, None], 0.2))
-        before = x = pixel_norm(F.leaky_relu(self.conv(x), 0.2))
+        before = x = self.first(noise.flatten(1))
         for block in self.blocks[:level]:
             before, x = x, block(enlarge(x))
         image = self.to_rgb[level](x)
         if fraction:
             image = fade(image, enlarge(self.to_rgb[level - 1](before)), fraction)
         return enlarge(image, 2 ** (self.top - level)) if full_size else image
+
+
+class FirstStage(nn.Module):
+    """Noise [N, num_noise] -> features [N, width, 4, 4]; the bias is one for each channel."""
+
+    def __init__(self, num_noise: int, width: int):
+        super().__init__()
+        self.dense = EqualisedLinear(num_noise, width * 16, gain=sqrt(2) / 4, bias=False)
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.conv = EqualisedConv2d(width, width, 3, padding=1)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        x = self.dense(pixel_norm(noise)).unflatten(1, (-1, 4, 4))
+        x = pixel_norm(F.leaky_relu(x + self.bias.to(x.dtype)[:, None, None], 0.2))
+        return pixel_norm(F.leaky_relu(self.conv(x), 0.2))
 
 
 class SimpleProganGenerator(nn.Module):

@@ -1,4 +1,4 @@
-"""Regularisation of weights by gradients that are added to theirs before a step.
+"""Regularisation of weights, as losses.
 
 Brock et al., Large Scale GAN Training for High Fidelity Natural Image Synthesis, ICLR 2019
 (arXiv:1809.11096), section 3.1, equation 3; the form with the diagonal is of Neural Photo Editing
@@ -12,22 +12,23 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-
-def orthogonal_gradient(weight: Tensor, diagonal: bool = False) -> Tensor:
-    """2 (W W' * (1 - I)) W, or with the diagonal 2 (W W' - I) W, for W [out, rest]; like weight."""
-    matrix = weight.detach().flatten(1)
-    product, eye = matrix @ matrix.t(), torch.eye(len(matrix)).to(matrix)
-    penalised = product - eye if diagonal else product * (1 - eye)
-    return (2 * penalised @ matrix).view_as(weight)
+from nets.layers.precise import at_least_float32, without_autocast
 
 
-@torch.no_grad()
-def add_orthogonal_gradients(
-    parameters: Iterable[nn.Parameter], strength: float, diagonal: bool = False
-) -> None:
-    """Adds strength * orthogonal_gradient to the gradient of each parameter of two axes and more.
+def orthogonality(parameters: Iterable[nn.Parameter], diagonal: bool = False) -> Tensor:
+    """Half of |W W' * (1 - I)|^2, or with the diagonal of |W W' - I|^2, summed over the weights
+    W [out, rest] of two axes and more; the rest are left out, and so are those not trained now.
 
-    Those without a gradient are left out. Whoever calls leaves the shared embedding out."""
-    for parameter in parameters:
-        if parameter.ndim > 1 and parameter.grad is not None:
-            parameter.grad.add_(orthogonal_gradient(parameter, diagonal), alpha=strength)
+    Its gradient is 2 (W W' * (1 - I)) W. Whoever calls leaves the shared embedding out."""
+    weights = [p for p in parameters if p.ndim > 1 and p.requires_grad]
+    with without_autocast(weights[0].device):
+        return torch.stack(
+            [_off_by(at_least_float32(w.flatten(1)), diagonal) for w in weights]
+        ).sum()
+
+
+def _off_by(matrix: Tensor, diagonal: bool) -> Tensor:
+    product = matrix @ matrix.t()
+    eye = torch.eye(len(matrix)).to(product)
+    off = product - eye if diagonal else product * (1 - eye)
+    return off.square().sum() / 2

@@ -14,11 +14,12 @@ from trainers.settings import Draw, GANSettings
 CHANNELS = ("input_nc", "output_nc")
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """A number that came as the text of an override, for literals."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-Channels = Annotated[Literal[1, 3, 4], BeforeValidator(_number)]
+Channels = Annotated[Literal[1, 3, 4], BeforeValidator(number)]
 """Grey, RGB, or RGB and alpha."""
 
 

@@ -63,7 +63,8 @@ def drawn(spec: dict[str, Any], dtype: torch.dtype = torch.float64) -> Tensor:
     if spec["kind"] == "noise":
         values = draws.standard_normal(shape)
     else:
-        values = draws.uniform(*spec.get("range", (-1.0, 1.0)), size=shape)
+        usual = (0.0, 1.0) if spec["kind"] == "alpha" else (-1.0, 1.0)
+        values = draws.uniform(*spec.get("range", usual), size=shape)
     return torch.from_numpy(values.astype(np.float32)).to(dtype)
 
 

@@ -306,7 +306,7 @@ def test_whole_levels_of_detail_are_one_size_and_nothing_else() -> None:
         assert torch.allclose(judge(image, lod), judge(own, lod), atol=1e-6)
     generator(noise, 2.0).sum().backward()
     used = {name for name, value in generator.named_parameters() if value.grad is not None}
-    assert {name.split(".")[0] for name in used} == {"dense", "dense_bias", "conv", "to_rgb"}
+    assert {name.split(".")[0] for name in used} == {"first", "to_rgb"}
     assert "to_rgb.1.weight" not in used
 
 
