@@ -55,8 +55,16 @@ class Recipe:
     cadence: Cadence
     reset_moments: bool = False
     """Begin the optimizer's moments anew for a player whose parameters change."""
+    micro_batch: int | None = None
+    """Images that a rank handles at a time; None: all of its share of a step."""
     players: Mapping[str, OptimizerRecipe] = field(default_factory=dict)
     """By the name of a phase: the optimizers of players that have one of their own."""
+
+    def num_micro_in(self, size: int | None, world: int) -> int:
+        """Micro-batches of a rank in a step of `size` images; None: of a usual step."""
+        if size is None or self.micro_batch is None:
+            return self.num_micro
+        return size // world // self.micro_batch
 
     def of(self, phase: str) -> OptimizerRecipe:
         """The optimizer of one player."""

@@ -96,6 +96,12 @@ class GANSettings(Settings):
         """`memory`, if this GAN has that option: a preset of recomputation, or "auto"."""
         return getattr(self, "memory", None)
 
+    @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Images of a step at some time of the training, beside batch.total, by the option that
+        says so."""
+        return {}
+
 
 def sections_of(settings: type[Settings]) -> dict[str, type[Settings]]:
     """The options of a section that are sections themselves."""

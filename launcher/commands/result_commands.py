@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from launcher.recipe.arguments import Plan, integers, one_of, text_path
+from launcher.recipe.arguments import Plan, integers, one_of, positive, several, text_path
 from launcher.recipe.config import ConfigError
 
 
@@ -73,6 +73,56 @@ class ResultCommands:
                 overrides=overrides,
             )
         )
+
+    def sample(
+        self,
+        run: str,
+        out: str,
+        num: str = "64",
+        classes: str = "",
+        seed: str = "0",
+        truncation: str = "",
+        interpolate: str = "0",
+        grid: str = "8",
+        weights: str = "ema",
+    ) -> Plan:
+        """Make PNG pictures with a GAN that was trained to make them from noise.
+
+        Each picture follows from the seed and its number alone. All of them stand together in
+        OUT/sheet.png.
+
+        Args:
+            run: a run folder (its newest checkpoint), or one checkpoint.
+            out: folder for the pictures: 000000.png and so on.
+            num: how many.
+            classes: numbers of classes (or of values of the first categorical code), with commas
+                between, which the pictures take in turn; by default all.
+            seed: of the noise.
+            truncation: the largest number in the noise, 0.5 for example: larger ones are drawn
+                again. Fewer kinds of pictures, and better ones. By default there is no limit.
+            interpolate: make so many pictures from each one to the next, from 2 on; 0: none.
+            grid: pictures in a row of the sheet, which with --interpolate has a row for each pair;
+                0: there is no sheet.
+            weights: ema (the moving average, if the run keeps one) or raw.
+        """
+        from launcher.run import sampling
+
+        one_of("sample", "weights", weights, ("ema", "raw"))
+        numbers = integers("sample", num=num, seed=seed, interpolate=interpolate, grid=grid)
+        if not numbers["num"]:
+            raise ConfigError("sample: --num=0 must be 1 or more.")
+        if numbers["interpolate"] == 1:
+            raise ConfigError("sample: --interpolate=1 must be 2 or more, or 0 for none.")
+        wanted = sampling.Wanted(
+            numbers["num"],
+            numbers["seed"],
+            several("sample", "classes", classes),
+            positive("sample", "truncation", truncation) if truncation else None,
+            numbers["grid"],
+            numbers["interpolate"],
+        )
+        learned = text_path("sample", run)
+        return Plan(lambda: sampling.sample(learned, Path(out), wanted, weights == "ema"))
 
     def features(
         self,

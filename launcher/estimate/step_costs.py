@@ -81,7 +81,7 @@ def traced(
     gan = build(resolved)
     store = Store(config.run_dir, backend, Keep(1, 0), {})
     ema = Ema(gan, resolved.ema.halflife) if resolved.ema.halflife else None
-    trainer = Trainer(gan, recipe, backend, store, lambda position: iter(()), ema)
+    trainer = Trainer(gan, recipe, backend, store, lambda position, size=None: iter(()), ema)
     trainer.progress.images = images
     phases = gan.phases(images)
     trainer.progress.step = busiest_step(phases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ RANK_FLAG = "--local_rank="
 DEEPSPEEDS = ("--deepspeed", "--deepspeed_config", "--deepscale", "--deepscale_config")
 """What scripts for DeepSpeed take, which its documentation says to give."""
 RECIPE_COMMANDS = ("show", "options", "train", "doctor", "plan", "submit")
-RUN_COMMANDS = ("translate",)
+RUN_COMMANDS = ("translate", "sample")
 
 
 class Plan:
@@ -98,6 +99,23 @@ def integers(command: str, **options: str) -> dict[str, int]:
         if not text.isdecimal():
             raise ConfigError(f"{command}: --{name}={text} is not a whole number.")
     return {name: int(text) for name, text in options.items()}
+
+
+def several(command: str, option: str, text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between, brackets around them or not."""
+    parts = text.strip("[]").split(",") if text else []
+    return tuple(integers(command, **{option: part.strip()})[option] for part in parts)
+
+
+def positive(command: str, option: str, text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise ConfigError(f"{command}: --{option}={text} is not a number above 0.")
+    return number
 
 
 def one_of(command: str, name: str, value: str, known: tuple[str, ...]) -> None:

@@ -43,23 +43,29 @@ def check_networks(config: Config) -> None:
 
 def num_micro_of(config: Config, world: int) -> int:
     """Micro-batches of a process in one step; refuses batches that cannot be shared evenly."""
-    share, rest = divmod(config.batch.total, world)
+    for option, total in config.model.batch_sizes.items():
+        num_micro_in(config, total, option, world)
+    return num_micro_in(config, config.batch.total, "batch.total", world)
+
+
+def num_micro_in(config: Config, total: int, option: str, world: int) -> int:
+    """The same of a step of `total` images, which `option` says."""
+    share, rest = divmod(total, world)
     if rest or share == 0:
         raise ConfigError(
-            f"batch.total={config.batch.total} cannot be shared by {world} processes: choose a "
-            f"multiple (--batch.total={world}), or another number of processes."
+            f"{option}={total} cannot be shared by {world} processes: choose a multiple "
+            f"(--{option}={world}), or another number of processes."
         )
     micro = config.batch.micro or share
     if share % micro:
         raise ConfigError(
             f"batch.micro={micro} does not divide the {share} images of each process "
-            f"(batch.total={config.batch.total} on {world} processes)."
+            f"({option}={total} on {world} processes)."
         )
-    if config.batch.total % config.data.order.streams:
+    if total % config.data.order.streams:
         raise ConfigError(
-            f"data.order.streams={config.data.order.streams} does not divide "
-            f"batch.total={config.batch.total}: choose a divisor, best a multiple of the number "
-            "of nodes."
+            f"data.order.streams={config.data.order.streams} does not divide {option}={total}: "
+            "choose a divisor, best a multiple of the number of nodes."
         )
     return share // micro
 
@@ -70,6 +76,7 @@ def recipe_of(config: ResolvedConfig, world: int) -> Recipe:
     return Recipe(
         global_batch=config.batch.total,
         num_micro=num_micro_of(config, world),
+        micro_batch=config.batch.micro,
         optimizer=optimizer_of(optim),
         clip=optim.clip,
         precision=PRECISIONS[config.precision],

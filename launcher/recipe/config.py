@@ -22,6 +22,7 @@ from shards.read import order
 from trainers.settings import GANSettings, Settings, Span, UserPath, without_other_kinds
 
 RECIPES = Path(__file__).parents[1] / "configs"
+"""In rooms as trainers/gans has them."""
 
 
 class ConfigError(Exception):
@@ -121,7 +122,7 @@ class Config(Settings):
     """A whole recipe."""
 
     gan: str
-    """A file of trainers/gans/: pix2pixhd, pix2pix, cyclegan."""
+    """A file of trainers/gans/: pix2pixhd, cyclegan, dcgan and so on."""
     run_dir: UserPath
     """Everything the run writes; the same command again resumes from it."""
     start_from: UserPath | None = None
@@ -251,12 +252,11 @@ def gan_module(name: Any, source: str) -> Any:
 
 
 def recipe_path(recipe: str) -> Path:
-    named = RECIPES / f"{recipe}.yaml"
-    if named.is_file():
-        return named
+    known = {path.stem: path for path in sorted(RECIPES.glob("*/*.yaml"))}
+    if recipe in known:
+        return known[recipe]
     if Path(recipe).is_file():
         return Path(recipe)
-    known = sorted(path.stem for path in RECIPES.glob("*.yaml"))
     raise ConfigError(f"There is no recipe or file {recipe!r}{hint(recipe, known)}")
 
 

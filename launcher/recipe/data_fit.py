@@ -6,6 +6,7 @@ from launcher.recipe.config import Config, ConfigError
 from shards.pixels.augment import Preprocess
 from shards.read.sources import Source
 from shards.records import decoded_members, size_text
+from shards.sets.shard_set import ShardSet
 from trainers.settings import Needs
 
 
@@ -20,6 +21,8 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
         check_least(shards.require_sizes(preprocess, micro_batch), needs, shards.store)
         for width, height, _ in shards.sizes:
             check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)
+        if needs.side is not None:
+            check_side(preprocess, needs, shards)
     for source in sources:
         members = decoded_members(source.shard_set.members)
         source.shard_set.require_channels({m: source.channels_of(m) for m in members})
@@ -61,6 +64,27 @@ def check_multiple(size: tuple[int, int], multiple: int, where: object) -> None:
             "such a data.preprocess.crop_size or load_size, fewer "
             "model.generator.num_downsamples, or model.generator.pad=true."
         )
+
+
+def check_side(preprocess: Preprocess, needs: Needs, shards: ShardSet) -> None:
+    """Refuse pictures of another size, and grey ones for networks that make colours."""
+    for width, height, _ in shards.sizes:
+        size = preprocess.output_size(width, height)
+        if size != (needs.side, needs.side):
+            raise ConfigError(
+                f"{shards.store} has images of {size_text(size)} after data.preprocess, but these "
+                f"networks make images of model.side={needs.side}: choose "
+                f"--data.preprocess.mode=resize_and_crop with load_size and crop_size of "
+                f"{needs.side}, or another model.side."
+            )
+    for member, channels in needs.channels.items():
+        kinds = shards.manifest.conversions.get(shards.members[0], {})
+        grey = sum(count for kind, count in kinds.items() if "grey" in kind)
+        if channels == 3 and grey == shards.num_samples:
+            raise ConfigError(
+                f"{shards.store} holds grey pictures alone, but these networks make RGB ones of "
+                f"{member}: choose --model.channels=1."
+            )
 
 
 def fits(width: int, height: int, multiple: int) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from launcher.recipe.building import micro_batch_of
 from launcher.recipe.config import Config, ConfigError
 from launcher.recipe.data_fit import preprocess_of
 from launcher.run import run_folder
@@ -15,6 +14,7 @@ from shards.read.noise import Noise
 from shards.read.order import Shuffle
 from shards.read.sources import Source, open_sources
 from trainers.backends.base import Backend
+from trainers.engine.trainer import Stream
 from trainers.gan import Batch
 from trainers.recipe import Recipe
 
@@ -34,20 +34,22 @@ def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]
 
 def stream_of(
     config: Config, sources: tuple[Source, ...], recipe: Recipe, backend: Backend
-) -> Callable[[int], Iterator[Batch]]:
-    """position -> this rank's micro-batches from there on."""
+) -> Stream:
+    """This rank's micro-batches."""
     from shards.read.stream import batches
 
     def report(substitution: Substitution) -> None:
         print(substitution, file=sys.stderr, flush=True)
         run_folder.write_substitution(config.run_dir, backend.rank, substitution)
 
-    def stream(position: int) -> Iterator[Batch]:
+    def stream(position: int, size: int | None = None) -> Iterator[Batch]:
+        total = size or recipe.global_batch
+        num_micro = recipe.num_micro_in(size, backend.world)
         return batches(
             sources,
             preprocess_of(config),
-            global_batch=recipe.global_batch,
-            micro_batch=micro_batch_of(recipe, backend.world),
+            global_batch=total,
+            micro_batch=total // backend.world // num_micro,
             rank=backend.rank,
             world=backend.world,
             start=position,

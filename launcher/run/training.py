@@ -22,6 +22,7 @@ from launcher.recipe.errors import config_errors, memory_errors, peer_errors, st
 from launcher.recipe.storage_options import cache_of
 from launcher.run import logs, run_folder
 from launcher.run.first_weights import check_start_from, start_from
+from launcher.run.samples import shown
 from launcher.run.sources import sources_of, stream_of
 from launcher.run.terminal import Terminal
 from shards.processes import keep_freed_memory
@@ -186,6 +187,7 @@ class Start:
             observers=(Board(config.run_dir), Terminal()) if self.lead else (),
             stop=self.stop,
             pulse=lambda doing, progress: heart.pulse(doing, progress.step, progress.images),
+            shown=shown(config.model.needs, config.seed),
         )
 
     def average(self, gan: GAN) -> Ema | None:
@@ -237,9 +239,11 @@ def closing_words(config: Config, why: str, images: int) -> str:
     if not why:
         replaced = run_folder.num_substituted(config.run_dir)
         damage = f"Damaged samples were replaced {replaced} times: {config.run_dir}/substituted. "
+        use = "sample" if config.model.needs.samples else "translate"
+        given = "OUT" if config.model.needs.samples else "SOURCE OUT"
         return (
             f"Finished. {damage if replaced else ''}Watch: tensorboard --logdir {config.run_dir}; "
-            f"translate: organza translate {config.run_dir} SOURCE OUT."
+            f"{use}: organza {use} {config.run_dir} {given}."
         )
     done = f"saved in {config.run_dir} at {images} images" if images else "before the first step"
     return f"Stopped by {why}, {done}: the same command again goes on."

@@ -16,7 +16,7 @@ from tests.processes import patience
 
 ADDED = {
     "wgan_gp.py": "trainers/gans/from_noise/wgan_gp.py",
-    "wgan_gp.yaml": "launcher/configs/wgan_gp.yaml",
+    "wgan_gp.yaml": "launcher/configs/from_noise/wgan_gp.yaml",
     "check_wgan_gp.py": "tests/trainers/test_wgan_gp.py",
 }
 """All that is added, and where."""

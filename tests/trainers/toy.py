@@ -82,7 +82,8 @@ def stream_for(backend: Backend, global_batch: int, num_micro: int):
     """The data contract of the trainer over made-up samples."""
     micro = global_batch // backend.world // num_micro
 
-    def stream(start: int) -> Iterator[Batch]:
+    def stream(start: int, size: int | None = None) -> Iterator[Batch]:
+        assert size is None, "as the recipe says"
         first = start + backend.rank * micro * num_micro
         while True:
             for i in range(num_micro):

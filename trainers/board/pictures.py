@@ -16,16 +16,24 @@ PICTURED = 4
 
 @torch.no_grad()
 def picture_of(
-    gan: GAN, ema: Ema | None, batch: Batch, precision: torch.dtype | None, device: torch.device
+    gan: GAN,
+    ema: Ema | None,
+    batch: Batch,
+    precision: torch.dtype | None,
+    device: torch.device,
+    columns: int | None = None,
 ) -> Tensor:
-    """The board's picture, uint8 [3, H, W], of the first samples of a raw batch."""
-    few = {name: value[:PICTURED] for name, value in batch.items()}
-    columns = look(gan, few, precision, device)
+    """The board's picture, uint8 [3, H, W], of the first samples of a raw batch: a row each; or,
+    with `columns`, of all, so many in a row."""
+    few = batch if columns else {name: value[:PICTURED] for name, value in batch.items()}
+    found = look(gan, few, precision, device)
     if ema is not None:
         with ema.swapped(gan):
-            found = look(gan, few, precision, device)
-        columns |= {f"EMA {name}": found[name] for name in found if name.startswith("fake")}
-    return grid(columns)
+            averaged = look(gan, few, precision, device)
+        found |= {f"EMA {name}": averaged[name] for name in averaged if name.startswith("fake")}
+    if columns:
+        return torch.cat([mosaic(pictures, columns) for pictures in found.values()], dim=2)
+    return grid(found)
 
 
 def look(
@@ -52,6 +60,14 @@ def grid(columns: dict[str, Tensor], width: int = 512) -> Tensor:
     height = max(cell.shape[2] for cell in cells)
     rows = torch.cat([F.pad(cell, (0, 0, 0, height - cell.shape[2])) for cell in cells], dim=3)
     return torch.cat(list(rows), dim=1)
+
+
+def mosaic(pictures: Tensor, columns: int) -> Tensor:
+    """uint8 pictures [N, 3, H, W] -> one picture of rows of `columns`, black where some lack."""
+    missing = -len(pictures) % columns
+    whole = torch.cat([pictures, torch.zeros_like(pictures[:1]).expand(missing, -1, -1, -1)])
+    rows = whole.cpu().unflatten(0, (-1, columns))
+    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
 
 
 def shrink(pictures: Tensor, width: int) -> Tensor:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,12 +29,20 @@ from trainers.checkpoints.store import Store
 from trainers.ema import Ema
 from trainers.engine.compilation import Compilation
 from trainers.engine.consensus import Vote
-from trainers.engine.to_device import Transfer
+from trainers.engine.to_device import Transfer, to_device
 from trainers.errors import TrainingError
 from trainers.gan import GAN, Batch, Phase
 from trainers.player import only, phase_parameters
 from trainers.recipe import Recipe
 from trainers.schedule import crossed
+
+
+class Stream(Protocol):
+    """position -> micro-batches of this rank from so many images of the run on, without end.
+
+    size: images of a step over all ranks; None: as many as the recipe says."""
+
+    def __call__(self, position: int, size: int | None = None) -> Iterator[Batch]: ...
 
 
 class Trainer:
@@ -45,16 +54,17 @@ class Trainer:
         recipe: Recipe,
         backend: Backend,
         store: Store,
-        stream: Callable[[int], Iterator[Batch]],
+        stream: Stream,
         ema: Ema | None = None,
         compilation: Compilation = Compilation(),
         observers: tuple[Observer, ...] = (),
         stop: Callable[[], int] = lambda: 0,
         pulse: Callable[[str, Progress], None] = lambda doing, progress: None,
+        shown: tuple[Batch, int] | None = None,
     ):
-        """stream(position): micro-batches of this rank from `position` images on, without end;
-        stop: as in `Vote`; pulse: told what comes next ("data", "step", "save") and how far the
-        run is."""
+        """stop: as in `Vote`; pulse: told what comes next ("data", "step", "save") and how far the
+        run is; shown: a raw batch that is pictured over the whole run, and how many of it stand in
+        a row, instead of samples of the data."""
         self.gan = gan
         self.recipe = recipe
         self.backend = backend
@@ -72,6 +82,9 @@ class Trainer:
         self.means = Means()
         self.clock = Clock()
         self.batches: Iterator[Batch] | None = None
+        self.size: int | None = None
+        """Images of a step, where the GAN says so."""
+        self.shown = shown
         self.stagnates = recipe.schedule.kind == "plateau"
         self.loss = torch.zeros(())
         """If so: the total of the generators' phase in the last step, on this rank."""
@@ -120,6 +133,9 @@ class Trainer:
         carries: list[Batch] = [{} for _ in micro_batches]
         watched: dict[str, Tensor] = {}
         due = [seat for seat in self.seats if seat.phase.due(self.progress.step)]
+        averages = any(generates(self.gan, seat.phase) for seat in due)
+        if averages and self.gan.averaged_before:
+            self._average()
         for seat in due:
             for left in reversed(range(seat.phase.repeats)):
                 watched |= self._compute(seat, micro_batches, carries)
@@ -129,7 +145,7 @@ class Trainer:
             watched |= self._finish(seat)
         average_buffers(self.backend, self.gan)
         self._advance()
-        if any(generates(self.gan, seat.phase) for seat in due):
+        if averages and not self.gan.averaged_before:
             self._average()
         return watched
 
@@ -143,7 +159,7 @@ class Trainer:
     def _advance(self) -> None:
         before, schedule = self.progress.images, self.recipe.schedule
         self.progress.step += 1
-        self.progress.images += self.recipe.global_batch
+        self.progress.images += self.size or self.recipe.global_batch
         self.gan.advance(self.progress.step, self.progress.images)
         if self.stagnates:  # the same on all ranks, whose rates must not differ
             loss = self.backend.mean(self.loss.double()).item()
@@ -244,9 +260,11 @@ class Trainer:
         self.pulse("data", self.progress)
         started, micro_batches = time.perf_counter(), []
         with self.vote.failing_together():
-            if self.batches is None:
-                self.batches = self.stream(self.progress.images)
-            raw = [next(self.batches) for _ in range(self.recipe.num_micro)]
+            size = self.gan.batch_size(self.progress.images)
+            if self.batches is None or size != self.size:
+                self.batches, self.size = self.stream(self.progress.images, size), size
+            num_micro = self.recipe.num_micro_in(size, self.backend.world)
+            raw = [next(self.batches) for _ in range(num_micro)]
             micro_batches = [self.transfer(batch) for batch in raw]
         self.clock.waited += time.perf_counter() - started
         return micro_batches
@@ -277,8 +295,10 @@ class Trainer:
         if not self.watching:
             return
         with self.vote.failing_together(), self.compilation.paused():
-            precision, device = self.recipe.precision, self.backend.device
-            picture = picture_of(self.gan, self.ema, batch, precision, device)
+            precision, device, columns = self.recipe.precision, self.backend.device, None
+            if self.shown is not None:
+                batch, columns = to_device(self.shown[0], device), self.shown[1]
+            picture = picture_of(self.gan, self.ema, batch, precision, device, columns)
             for observer in self.watching:
                 observer.pictures(self.progress, picture)
 

@@ -70,6 +70,11 @@ class Config(NoiseSettings):
         return self
 
     @property
+    def batch_sizes(self) -> dict[str, int]:
+        """Those of the levels."""
+        return {f"model.level_batches.{side}": n for side, n in self.level_batches.items()}
+
+    @property
     def sides(self) -> list[int]:
         """Of the levels, the smallest first."""
         return [4 << level for level in range(self.side.bit_length() - 2)]

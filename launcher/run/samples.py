@@ -1,0 +1,85 @@
+"""What generated images are made of: a seed and the image's number say all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shards.read.noise import Noise
+from trainers.gan import Batch
+from trainers.settings import Draw, Needs
+
+MOST_ROWS = 10
+"""Classes that the board shows."""
+BOARD_WIDTH = 1024
+"""Pixels that the board's images take side by side, about."""
+
+
+def drawn(
+    needs: Needs, seed: int, numbers: Sequence[int], truncation: float | None = None
+) -> Batch:
+    """The random numbers of the images with these numbers, on the CPU. truncation: the largest
+    normal number, see `truncated`."""
+    batch = {}
+    for draw in needs.samples:
+        values = torch.from_numpy(np.stack([noise_of(draw).at(seed, n) for n in numbers]))
+        limited = truncation is not None and draw.distribution == "normal"
+        batch[draw.name] = truncated(values, truncation) if limited else values
+    return batch
+
+
+def noise_of(draw: Draw) -> Noise:
+    """Under a name of its own: training shall not see these."""
+    return Noise(f"sample {draw.name}", draw.shape, draw.distribution)
+
+
+def truncated(values: Tensor, limit: float | None) -> Tensor:
+    """Normal numbers -> numbers of the normal distribution cut at +-limit: what is left when larger
+    ones are drawn again (Brock et al., arXiv:1809.11096, section 3.1). By the distributions'
+    inverse, so that an image changes little with the limit."""
+    below = torch.special.ndtr(torch.tensor(-(limit or 0.0), dtype=torch.float64))
+    share = torch.special.ndtr(values.double())
+    return torch.special.ndtri(below + share * (1 - 2 * below)).to(values.dtype)
+
+
+def between(draws: Batch, needs: Needs, first: int, last: int, count: int) -> Batch:
+    """`count` images from the one in row `first` to the one in row `last` of draws: noise on the
+    great circle, uniform numbers on the line."""
+    shares = torch.linspace(0, 1, count)
+    return {
+        draw.name: torch.stack(
+            [
+                mixed(draws[draw.name][first], draws[draw.name][last], float(share), draw)
+                for share in shares
+            ]
+        )
+        for draw in needs.samples
+    }
+
+
+def mixed(a: Tensor, b: Tensor, share: float, draw: Draw) -> Tensor:
+    if draw.distribution == "uniform":
+        return torch.lerp(a, b, share)
+    cosine = torch.dot(a.flatten(), b.flatten()) / (a.norm() * b.norm())
+    angle = torch.arccos(cosine.clamp(-1, 1))
+    if angle < 1e-4:
+        return torch.lerp(a, b, share)
+    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / torch.sin(angle)
+
+
+def shown(needs: Needs, seed: int) -> tuple[Batch, int] | None:
+    """What the board shows of a GAN that makes images from noise, over the whole run, and how many
+    stand in a row: rows of a class each, which share their noise; None for other GANs."""
+    if not needs.samples:
+        return None
+    assert needs.side is not None, "images from noise have one size"
+    columns = max(4, min(8, BOARD_WIDTH // needs.side))
+    if not needs.sample_classes:
+        return drawn(needs, seed, range(columns * columns)), columns
+    rows = min(needs.sample_classes, MOST_ROWS)
+    classes = [row * needs.sample_classes // rows for row in range(rows)]
+    draws = drawn(needs, seed, [*range(columns)] * rows)
+    return draws | {"class": torch.tensor(classes).repeat_interleave(columns)}, columns
