@@ -61,6 +61,10 @@ class Needs:
     channels: Mapping[str, int] = field(default_factory=dict)
     """Of pictures, by their name in the batch: 1 (grey), 3 (RGB) or 4 (RGB and alpha); 3 where
     nothing is said."""
+    min_batch: int = 1
+    """Least images of a micro-batch."""
+    batch_groups: int = 1
+    """Micro-batches must be divisible by this, or be smaller."""
     one_size: bool = False
     """Whether all pictures of all sets must be of one size in training."""
     draws: tuple[Draw, ...] = ()

@@ -26,8 +26,23 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
     for source in sources:
         members = decoded_members(source.shard_set.members)
         source.shard_set.require_channels({m: source.channels_of(m) for m in members})
+    check_micro_batch(micro_batch, needs)
     if needs.one_size:
         check_one_size(config, sources)
+
+
+def check_micro_batch(images: int, needs: Needs) -> None:
+    """Refuse micro-batches whose images cannot be compared with each other."""
+    if images < needs.min_batch:
+        raise ConfigError(
+            f"A process handles {images} images at a time, but this GAN compares "
+            f"{needs.min_batch} or more: raise batch.total or batch.micro."
+        )
+    if images > needs.batch_groups and images % needs.batch_groups:
+        raise ConfigError(
+            f"A process handles {images} images at a time, which cannot be divided into groups of "
+            f"model.group_size={needs.batch_groups}: choose another batch.total or batch.micro."
+        )
 
 
 def check_one_size(config: Config, sources: tuple[Source, ...]) -> None:

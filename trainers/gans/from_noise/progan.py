@@ -17,6 +17,7 @@ Batches: see trainers.parts.noise_gans; image has the full side, share is one of
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -28,7 +29,7 @@ from nets.layers.growing import enlarge, fade_image, shrink
 from nets.losses import losses
 from trainers.gan import Batch, Phase, Terms
 from trainers.parts.noise_gans import Game, NoiseGAN, NoiseSettings
-from trainers.settings import Draw, Span, in_images
+from trainers.settings import Draw, Needs, Span, in_images
 
 
 class Config(NoiseSettings):
@@ -68,6 +69,13 @@ class Config(NoiseSettings):
         if self.stable == self.fading == 0:
             raise ValueError("model.stable and model.fading are 0: no level would ever be trained")
         return self
+
+    @property
+    def needs(self) -> Needs:
+        """Micro-batches that can be compared."""
+        if self.form == "simple":
+            return replace(super().needs, min_batch=2)
+        return replace(super().needs, batch_groups=self.group_size)
 
     @property
     def batch_sizes(self) -> dict[str, int]:

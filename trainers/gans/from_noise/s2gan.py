@@ -18,6 +18,7 @@ Batches: see trainers.parts.noise_gans; class is -1 where there is no label.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -56,8 +57,9 @@ class Config(biggan.Config):
 
     @property
     def needs(self) -> Needs:
-        """The classes of some images."""
-        return replace(super().needs, unlabelled=1 - self.labelled)
+        """The classes of some images, and enough of them to turn one at least."""
+        least = ceil(4 / self.turned) if self.turned else 1
+        return replace(super().needs, unlabelled=1 - self.labelled, min_batch=least)
 
 
 class S2GAN(biggan.BigGAN):
