@@ -88,6 +88,8 @@ def traced(
     gan.advance(trainer.progress.step, images)
     pasts = {phase.name: stepped(gan, phase, recipe.of(phase.name)) for phase in phases}
     trainer.seat_phases(pasts)
+    # What comes before the first phase belongs to the end of the step before.
+    kernels.now = (phases[-1].name, "step")
     micro_batches = [raw_batch(config.model.needs, num_images, size) for _ in range(num_micro)]
     memory.peak = memory.live
     with kernels, unsynced(gan):  # this process alone runs the step
@@ -140,4 +142,6 @@ def raw_batch(needs: Needs, num_images: int, size: tuple[int, int]) -> Batch:
         return batch | ({"feat": member(3, torch.uint8)} if needs.features else {})
     names = ("image",) if needs.layout == "images" else ("a", "b")
     batch = {name: member(needs.channels.get(name, 3), torch.uint8) for name in names}
+    if needs.classes:
+        batch["class"] = torch.zeros(num_images, dtype=torch.int64)
     return batch | {draw.name: torch.zeros(num_images, *draw.shape) for draw in needs.draws}

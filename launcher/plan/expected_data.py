@@ -56,8 +56,10 @@ def expected_data(config: Config, size: str, images: str) -> ExpectedData:
         with config_errors():
             data = of_sources(sources_of(config))
     else:
-        guess = f"{NUM_IMAGES} pictures of {size_text(SIZE)} are assumed (--images, --size)"
-        data = ExpectedData(SIZE, NUM_IMAGES, None, f"data.shards={shards} is not here: {guess}.")
+        side = config.model.needs.side
+        usual = SIZE if side is None else (side, side)
+        guess = f"{NUM_IMAGES} pictures of {size_text(usual)} are assumed (--images, --size)"
+        data = ExpectedData(usual, NUM_IMAGES, None, f"data.shards={shards} is not here: {guess}.")
     wishes: dict[str, Any] = {}
     if size:
         wishes |= {"stored": width_height(size), "sources": ()}

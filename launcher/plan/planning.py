@@ -15,7 +15,13 @@ from launcher.plan.step_time import Fleet, Outlook
 from launcher.recipe import epochs
 from launcher.recipe.building import check_networks, micro_batch_of, recipe_of
 from launcher.recipe.config import Config, ConfigError, load
-from launcher.recipe.data_fit import check_data, check_least, check_multiple
+from launcher.recipe.data_fit import (
+    check_data,
+    check_least,
+    check_micro_batch,
+    check_multiple,
+    check_side,
+)
 from launcher.recipe.errors import config_errors
 from launcher.recipe.memory_presets import SomeConfig, advice, is_auto, presets, with_preset
 from launcher.text.tables import table
@@ -71,6 +77,8 @@ def check(config: Config, data: ExpectedData, micro_batch: int) -> None:
         size, needs = data.trained(config), config.model.needs
         check_least(size, needs, "The data set")
         check_multiple(size, needs.multiple, "The data set")
+        check_side(size, needs, "The data set")
+        check_micro_batch(micro_batch, needs)
 
 
 def with_memory_told(config: SomeConfig, cards: tuple[Card, ...], work: Work) -> SomeConfig:

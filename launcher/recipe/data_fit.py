@@ -21,8 +21,9 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
         check_least(shards.require_sizes(preprocess, micro_batch), needs, shards.store)
         for width, height, _ in shards.sizes:
             check_multiple(preprocess.output_size(width, height), needs.multiple, shards.store)
-        if needs.side is not None:
-            check_side(preprocess, needs, shards)
+            check_side(preprocess.output_size(width, height), needs, shards.store)
+        if needs.samples:
+            check_colours(needs, shards)
     for source in sources:
         members = decoded_members(source.shard_set.members)
         source.shard_set.require_channels({m: source.channels_of(m) for m in members})
@@ -81,17 +82,19 @@ def check_multiple(size: tuple[int, int], multiple: int, where: object) -> None:
         )
 
 
-def check_side(preprocess: Preprocess, needs: Needs, shards: ShardSet) -> None:
-    """Refuse pictures of another size, and grey ones for networks that make colours."""
-    for width, height, _ in shards.sizes:
-        size = preprocess.output_size(width, height)
-        if size != (needs.side, needs.side):
-            raise ConfigError(
-                f"{shards.store} has images of {size_text(size)} after data.preprocess, but these "
-                f"networks make images of model.side={needs.side}: choose "
-                f"--data.preprocess.mode=resize_and_crop with load_size and crop_size of "
-                f"{needs.side}, or another model.side."
-            )
+def check_side(size: tuple[int, int], needs: Needs, where: object) -> None:
+    """Refuse pictures of another size than networks make."""
+    if needs.side is not None and size != (needs.side, needs.side):
+        raise ConfigError(
+            f"{where} has images of {size_text(size)} after data.preprocess, but these networks "
+            f"make images of model.side={needs.side}: choose "
+            f"--data.preprocess.mode=resize_and_crop with load_size and crop_size of {needs.side}, "
+            "or another model.side."
+        )
+
+
+def check_colours(needs: Needs, shards: ShardSet) -> None:
+    """Refuse grey pictures for networks that would learn to make colours."""
     for member, channels in needs.channels.items():
         kinds = shards.manifest.conversions.get(shards.members[0], {})
         grey = sum(count for kind, count in kinds.items() if "grey" in kind)
