@@ -65,6 +65,13 @@ class Needs:
     """Random numbers that the losses take with each sample."""
     photos: bool = False
     """Whether translation looks at the real picture where there is one."""
+    classes: int | None = None
+    """Classes that the set must have; a batch then has `class`, int64 [N]. None: none is read."""
+    unlabelled: float = 0
+    """Share of the samples, always the same, whose class is given as -1 in training."""
+    attributes: tuple[str, ...] = ()
+    """Names of attributes; a batch then has `attributes`, float32 [N, K] of 0 and 1, in this
+    order."""
     features: bool = False
     """Whether pictures `feat` of features that were computed before are read."""
     directions: tuple[str, ...] = ("A2B",)

@@ -35,7 +35,7 @@ def write(folder: Path, text: str, name: str = "list.csv") -> Path:
 
 def read(file: Path, layout: str = "auto", split: str = "train") -> dict[str, dict[str, str]]:
     """Key -> files, relative to the list."""
-    _, records = read_list(file, layout, split)
+    records = read_list(file, layout, split).records
     root = file.parent.resolve()
     return {r.key: {m: str(p.relative_to(root)) for m, p in r.files.items()} for r in records}
 
@@ -76,9 +76,10 @@ def test_a_list_packs_to_the_bytes_of_the_folders_that_it_names(kind, packed, tm
 def test_the_columns_tell_the_layout(folder, header, layout, members):
     line = ",".join(["x/1.png", "y/1.jpg"][: header.count(",") + 1])
     file = write(folder, f"{header}\n{line}\n")
-    found, (record,) = read_list(file, "auto", "train")
-    assert (found, list(record.files)) == (layout, members)
-    assert read_list(file, layout, "train")[0] == layout
+    found = read_list(file, "auto", "train")
+    (record,) = found.records
+    assert (found.layout, list(record.files)) == (layout, members)
+    assert read_list(file, layout, "train").layout == layout
     with pytest.raises(DataError, match=f"has the columns of layout {layout}, not of classes"):
         read_list(file, "classes", "train")
 
