@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
     "labels": ("label", "inst", "feat", "image"),
@@ -96,7 +95,6 @@ class Record:
 
 Names = Mapping[str, tuple[str, ...]]
 """By annotation (cls, attributes), what its numbers or places stand for."""
-NO_NAMES: Names = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class Samples:
 
     layout: str
     records: list[Record]
-    names: Names = NO_NAMES
+    names: Names = field(default_factory=dict)
 
 
 def size_text(size: tuple[int, int]) -> str:

@@ -217,7 +217,7 @@ def _commit(
         [receipt.file for receipt in receipts],
         hashlib.sha256(index).hexdigest(),
         census,
-        names=_class_names(chosen, census),
+        _class_names(chosen, census),
     )
     texts = {INDEX_FILE: index, MANIFEST_FILE: manifest}
     if all(_holds(folder / name, text) for name, text in texts.items()):

@@ -242,9 +242,9 @@ def _commit_set(plan: Plan, planned: PlannedSet, receipts: list[Receipt]) -> Non
         [receipt.file for receipt in receipts],
         hashlib.sha256(index).hexdigest(),
         census,
+        planned.names,
         plan.storing,
         planned.left_out,
-        planned.names,
     )
     with disk_errors(out):
         for shard in left_tars(planned):

