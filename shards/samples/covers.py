@@ -16,8 +16,8 @@ COVERS = {
     "water": (*LABEL_NAMES[: len(SEA_DEPTHS)], "lake"),
 }
 """Cover -> labels that are of it. Ice and polar land are left out: they dominate too few tiles."""
-MOST_TILES = 300
-"""Of a cover in a folder: there is water enough for thousands."""
+MOST_TILES = {"train": 300, "test": 100}
+"""Of a cover and size: there is water enough for thousands."""
 LEAST_SHARE = 0.5
 _TABLE = np.array(
     [
@@ -35,16 +35,16 @@ def dominant_cover(label: np.ndarray) -> str | None:
     return [*COVERS][number] if pixels[number] >= LEAST_SHARE * label.size else None
 
 
-def by_cover(covers: Iterable[str | None]) -> dict[str, list[int]]:
-    """Numbers of the tiles of each cover, from those of all tiles; at most MOST_TILES, from all
+def by_cover(covers: Iterable[str | None], most: int) -> dict[str, list[int]]:
+    """Numbers of the tiles of each cover, from the covers of all; at most so many of each, from all
     over the region."""
     found = defaultdict(list)
     for number, cover in enumerate(covers):
         if cover is not None:
             found[cover].append(number)
-    return {cover: _spread(found[cover]) for cover in COVERS if cover in found}
+    return {cover: _spread(found[cover], most) for cover in COVERS if cover in found}
 
 
-def _spread(numbers: list[int]) -> list[int]:
-    count = min(len(numbers), MOST_TILES)
+def _spread(numbers: list[int], most: int) -> list[int]:
+    count = min(len(numbers), most)
     return [numbers[i * len(numbers) // count] for i in range(count)]

@@ -5,6 +5,8 @@
     train_label/ train_inst/ train_img/    16 crops of 2048x1024: label, instance, photograph
     test_label/  test_inst/  test_img/      4 crops, from another part of the world
     tiles/train_A train_B test_A test_B    256x256: A satellite, B shaded relief, aligned
+    covers-64/{train,test}/COVER/          photos of 64x64, by what covers half of them or more
+    covers-128/{train,test}/COVER/         the same of 128x128
     earth.json                             where it comes from; written last
 
 Geometry: the world is 5400 x 2700 pixels, 15 a degree, x from 180 W, y from 90 N.
@@ -13,7 +15,11 @@ Geometry: the world is 5400 x 2700 pixels, 15 a degree, x from 180 W, y from 90 
     train   x 2205 .. 5399    33 W to 180 E   Africa, Eurasia, Australia; x 2205 2587 2969 3351
     rows    y  128 .. 2249   81.5 N to 60 S   crops start at y 128 494 860 1226
 
-Crops overlap within a region; the regions share no pixel.
+Crops overlap within a region, and covers' tiles their neighbours by half; the regions share no
+pixel. Tiles with a cover, of 64 and 128 pixels:
+
+    train   desert 300, 196   forest 300, 108   grassland 300, 82   water 300, 300
+    test    desert 100,  37   forest 100,  83   grassland 100, 21   water 100, 100
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shards.samples.covers import by_cover, dominant_cover
+from shards.samples.covers import MOST_TILES, by_cover, dominant_cover
 from shards.samples.rasters import LABEL_NAMES, NUM_LABELS, WIDTH, Maps, load_maps
 from shards.samples.sample_folder import Drawn, Progress, build_folder
 
@@ -122,7 +128,12 @@ def _images(maps: Maps, geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
                 yield f"tiles/{split}_A/{tile.key}.jpg", tile.of(maps.photo)
                 yield f"tiles/{split}_B/{tile.key}.jpg", tile.of(maps.relief)
         for side in geometry.covers:
-            tiles = geometry.cover_tiles(split, side)
-            for cover, own in by_cover(dominant_cover(t.of(maps.label)) for t in tiles).items():
-                for tile in (tiles[number] for number in own):
-                    yield f"covers-{side}/{split}/{cover}/{tile.key}.jpg", tile.of(maps.photo)
+            for cover, tile in _covered(maps, geometry.cover_tiles(split, side), MOST_TILES[split]):
+                yield f"covers-{side}/{split}/{cover}/{tile.key}.jpg", tile.of(maps.photo)
+
+
+def _covered(maps: Maps, tiles: list[Window], most: int) -> Iterator[tuple[str, Window]]:
+    """The tiles with a land cover, at most so many of each."""
+    found = by_cover((dominant_cover(tile.of(maps.label)) for tile in tiles), most)
+    for cover, numbers in found.items():
+        yield from ((cover, tiles[number]) for number in numbers)
