@@ -17,6 +17,9 @@ def find_labelled(source: Path, split: str = "train") -> Samples:
     Raises DataError if there are no folders of classes, or if one of them is empty."""
     source = checked_source(source)
     folders = arrangement(source, "labelled", split)
+    for folder in folders.values():
+        if not folder.name.isprintable():
+            raise DataError(f"{str(folder)!r} has unprintable characters in its name: rename it.")
     root = next(iter(folders.values())).parent
     files = keyed_images(source, root)
     names = {key: _class_of(path, root) for key, path in files.items()}
