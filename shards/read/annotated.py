@@ -50,13 +50,14 @@ class Annotations:
         found = read_annotations(files, shard_set.names(number), manifest.num_names)
         given = {}
         if "cls" in found:
-            hidden = self._is_unlabelled(shard_set.keys[number], seed)
+            hidden = self.hides(shard_set.keys[number], seed)
             given["class"] = np.array(NO_CLASS) if hidden else found["cls"]
         if "attributes" in found:
             names = [*manifest.annotations["attributes"]]
             given["attributes"] = found["attributes"][[names.index(n) for n in self.attributes]]
         return given
 
-    def _is_unlabelled(self, key: str, seed: int) -> bool:
+    def hides(self, key: str, seed: int) -> bool:
+        """Whether the class of a sample is not told."""
         sample = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
         return hash64(seed, sample) < self.unlabelled * 2**64
