@@ -76,9 +76,7 @@ def _read_class(data: bytes, where: str, num_classes: int) -> np.ndarray:
 
 
 def _read_attributes(data: bytes, where: str, num_attributes: int) -> np.ndarray:
-    # A blank may stand behind each comma; longer texts are not looked at.
-    sound = len(data) <= 3 * num_attributes + 1 and _ATTRIBUTES.fullmatch(data)
-    flags = re.findall(rb"[01]", data) if sound else []
+    flags = re.findall(rb"[01]", data) if _ATTRIBUTES.fullmatch(data) else []
     if len(flags) != num_attributes:
         raise DataError(
             f"{where} is {_shown(data)}, but attributes are a JSON list of {num_attributes} "
