@@ -54,11 +54,11 @@ def batches(
     Each is {"label": uint8 [N,1,H,W], "inst": int32 [N,1,H,W], "image": uint8 [N,3,H,W]} or
     {"a", "b": uint8 [N,3,H,W]} (or as many channels as the sources say), "class": int64 [N] or
     "attributes": float32 [N, K] if the sources read them, by their names what `noise` asks for,
-    float32 [N, *shape], and "keys": list of N. A sample of several sources is one
-    draw from each; its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how
-    many damaged samples may be replaced, each of them told to `report`. Raises ValueError if the
-    numbers do not divide each other, and DataError (at once, or while iterating) for what is wrong
-    with the data."""
+    float32 [N, *shape], and "keys": list of N. A sample of several sources is one draw from each;
+    its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how many damaged
+    samples may be replaced, each of them told to `report`. Raises ValueError if the numbers do not
+    divide each other, and DataError (at once, or while iterating) for what is wrong with the
+    data."""
     if global_batch % world:
         raise ValueError(
             f"a global batch of {global_batch} cannot be shared by {world} processes: choose a "

@@ -39,7 +39,7 @@ def test_each_digit_has_its_folders(built):
 
 
 def test_pictures_are_those_of_their_digit(built):
-    """A one takes the least ink and a zero the most; most of test is nearest to its mean in train."""
+    """Ones take the least ink and zeros the most; most of test is nearest to the mean of train."""
 
     def pictures(split: str, digit: int) -> np.ndarray:
         files = sorted((built / split / str(digit)).iterdir())
