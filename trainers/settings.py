@@ -71,12 +71,15 @@ class Needs:
     """Random numbers that the losses take with each sample."""
     photos: bool = False
     """Whether translation looks at the real picture where there is one."""
+    classes: int | None = None
+    """Classes that the set must have; a batch then has `class`, int64 [N]. None: none is read."""
+    unlabelled: float = 0
+    """Share of the samples, always the same, whose class is given as -1 in training."""
+    attributes: tuple[str, ...] = ()
+    """Names of attributes; a batch then has `attributes`, float32 [N, K] of 0 and 1, in this
+    order."""
     features: bool = False
     """Whether pictures `feat` of features that were computed before are read."""
-    classes: int | None = None
-    """Classes that the images of the set must have; None where they are not read."""
-    unlabelled: float = 0.0
-    """Share of the images whose class is given as -1."""
     directions: tuple[str, ...] = ("A2B",)
     """Ways of translation, the usual one first: A2B (from the first member of the layout) and
     B2A (from "b"); empty for a GAN that translates nothing."""

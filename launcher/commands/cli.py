@@ -50,7 +50,7 @@ class Commands(ShardCommands, ResultCommands, ClusterCommands):
         links: str = "refuse",
         replace: str = "no",
     ) -> Plan:
-        """Pack a folder or list of images into tar shards, or build the sample data set `earth`.
+        """Pack a folder or list of images into tar shards, or build a sample: `earth`, `digits`.
 
         Layouts, and the folders of SOURCE that each looks for:
           labels        SPLIT_label/, SPLIT_inst/ (optional), SPLIT_img/; or Cityscapes' tree
@@ -59,19 +59,23 @@ class Commands(ShardCommands, ResultCommands, ClusterCommands):
           pairs         SPLIT_A/ + SPLIT_B/, or A/SPLIT/ + B/SPLIT/, or A/ + B/; names match
           unpaired      SPLITA/ + SPLITB/ (CycleGAN's trainA, trainB), or as pairs; any names
           side-by-side  SPLIT/, or SOURCE itself: A is the left half of each file, B the right
+          images        SPLIT/, or SOURCE itself: pictures, nothing beside them
           classes       SPLIT/CLASS/, or CLASS/: one domain for each class
+          labelled      the same folders: one set, whose pictures come with their class
         unpaired and classes make one set per domain: OUT/A, OUT/B or OUT/CLASS.
         SPLIT=train finds training/ and train2017/ too, val validation/ and val2017/.
 
         SOURCE may also be a list, .csv with a header or .jsonl, of files below its folder: columns
-        label, inst (optional) and image, or a and b, or ab, or image; optionally key and split.
+        label, inst (optional) and image, or a and b, or ab, or image, alone or with class (a name)
+        or attributes (names parted by blanks, in .jsonl a list); optionally key and split.
 
         Pictures are read as upright 8-bit RGB: grey, palettes, 16 bits, opaque alpha and what EXIF
         turns are converted and counted; CMYK and files other than PNG, JPEG and WebP are refused.
 
         Args:
-            source: folder or list of images; or the word `earth` for a sample of satellite images.
-            out: folder for the shards (for `earth`: for the images and the shards).
+            source: folder or list of images; or the word `earth` for a sample of satellite images,
+                `digits` for one of handwritten digits.
+            out: folder for the shards (of a sample: for the images and the shards).
             layout: one of these; auto tells labels, pairs and SPLITA/ + SPLITB/ by their folders.
             split: train, test, val ...: which part of the source.
             num_labels: refuse label ids that are not below this number.
@@ -94,7 +98,7 @@ class Commands(ShardCommands, ResultCommands, ClusterCommands):
                 as a new generation that is read from then on; runs that began with the old one
                 go on with it.
         """
-        from launcher.data import packing
+        from launcher.data import packing, samples
         from shards.source.source_files import links_followed
 
         counts = integers(
@@ -108,7 +112,7 @@ class Commands(ShardCommands, ResultCommands, ClusterCommands):
         )
         target = local_folder("pack", "OUT", out)
         folder = partial(packing.pack_folder, Path(source))
-        work = packing.pack_earth if source == "earth" else folder
+        work = partial(samples.pack_sample, source) if source in samples.SAMPLES else folder
 
         def run() -> None:
             with links_followed(links == "follow"):

@@ -17,13 +17,14 @@ class ShardCommands:
         `verify` and `stats` read their folder like a packed one. Images are checked as by `pack`.
 
         Without --members the endings tell: jpg or png alone is the image; seg.png, label.png,
-        inst.png, image.jpg, a.jpg + b.jpg, ab.jpg say what they are. Other files are ignored.
+        inst.png, image.jpg, a.jpg + b.jpg, ab.jpg say what they are; beside an image alone, cls is
+        the number of its class. Other files are ignored.
 
         Args:
             shards: the folder of the tars, or all of them; patterns like {000000..000146}.tar may
                 be quoted or not. A folder of such folders becomes a set for each, as domains.
             members: MEMBER=ENDING with commas between: label=seg.png,inst=inst.png,image=jpg, or
-                a=..., b=...; or ab=...; or image=... alone.
+                a=..., b=...; or ab=...; or image=..., alone or with cls=cls.
             num_labels: refuse label ids that are not below this number.
             workers: processes; 0 for one per core.
         """

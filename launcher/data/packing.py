@@ -113,40 +113,6 @@ def conversion_lines(shard_set: ShardSet) -> Iterator[str]:
             )
 
 
-def pack_earth(
-    out: Path,
-    layout: str,
-    split: str,
-    num_labels: int,
-    shard_mib: int,
-    workers: int,
-    storing: Storing,
-    replace: bool,
-    leave_out_bad: bool,
-) -> None:
-    """OUT/images: the pictures as a user would have them; OUT/train, test, tiles-*: shards.
-
-    tiles-unpaired holds the pairs of tiles-train as two domains."""
-    asked = (layout, split, num_labels, storing, replace, leave_out_bad)
-    if asked != ("auto", "train", 0, Storing(), False, False):
-        raise ConfigError(
-            "pack earth builds all its splits: leave out all options but --shard_mib and "
-            "--workers, or write ./earth for a folder of that name."
-        )
-    from shards.samples import earth
-
-    images = out / "images"
-    bar, move = progress_bar("drawing the earth")
-    with bar:
-        earth.build(images, progress=move)
-    for split in ("train", "test"):
-        labels, tiles = out / split, out / f"tiles-{split}"
-        pack_folder(images, labels, "labels", split, earth.NUM_LABELS, shard_mib, workers)
-        pack_folder(images / "tiles", tiles, "pairs", split, 0, shard_mib, workers)
-    unpaired = out / "tiles-unpaired"
-    pack_folder(images / "tiles", unpaired, "unpaired", "train", 0, shard_mib, workers)
-
-
 def verify(shards: str) -> int:
     """Print what was read and every problem; the exit status."""
     from shards.sets.verify import verify as verify_shards

@@ -10,6 +10,7 @@ from launcher.recipe.config import ConfigError
 from launcher.text.tables import table
 from shards.pixels.made_pictures import check_replaceable, save
 from shards.records import size_text
+from shards.sets.annotations import NAMED
 from shards.sets.shard_set import ShardSet, open_all
 
 RARE = 1e-4
@@ -31,6 +32,9 @@ def stats(location: str, out: Path | None) -> None:
         print(table([name, ""], [*facts(shard_set), *attention]))
         if shard_set.label_ids:
             print(table(["label id", "pixels", "first in"], label_rows(shard_set)))
+        for member, names in shard_set.manifest.annotations.items():
+            rows = [(str(n), name, str(names[name])) for n, name in enumerate(names)]
+            print(table(["", NAMED[member], "samples"], rows))
         print()
     from launcher.data.contact_sheet import contact_sheet
 

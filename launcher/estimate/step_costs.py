@@ -142,6 +142,8 @@ def raw_batch(needs: Needs, num_images: int, size: tuple[int, int]) -> Batch:
         return batch | ({"feat": member(3, torch.uint8)} if needs.features else {})
     names = ("image",) if needs.layout == "images" else ("a", "b")
     batch = {name: member(needs.channels.get(name, 3), torch.uint8) for name in names}
-    if needs.classes:
+    if needs.classes is not None:
         batch["class"] = torch.zeros(num_images, dtype=torch.int64)
+    if needs.attributes:
+        batch["attributes"] = torch.zeros(num_images, len(needs.attributes))
     return batch | {draw.name: torch.zeros(num_images, *draw.shape) for draw in needs.draws}

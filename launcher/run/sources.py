@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from launcher.recipe.config import Config, ConfigError
 from launcher.recipe.data_fit import preprocess_of
 from launcher.run import run_folder
+from shards.read.annotated import Annotations
 from shards.read.cache import Cache
 from shards.read.draws import Substitution
 from shards.read.noise import Noise
@@ -22,14 +23,23 @@ from trainers.recipe import Recipe
 def sources_of(config: Config, cache: Cache | None = None) -> tuple[Source, ...]:
     """The packed sets that the GAN reads, maybe through this node's cache; of the generation that
     the run began with, if it has."""
-    data, layout = config.data, config.model.needs.layout
+    data, needs = config.data, config.model.needs
+    layout = needs.layout
     if data.domains and layout != "unpaired":
         raise ConfigError(f"data.domains belongs to unpaired training: leave it out for {layout}.")
     order = Shuffle(data.order.shuffle, data.order.window, data.order.streams)
     domains, began_with = data.domains or ("A", "B"), run_folder.data_of(config.run_dir)
-    channels = config.model.needs.channels
-    location = data.shards
-    return open_sources(location, layout, config.seed, domains, order, cache, began_with, channels)
+    return open_sources(
+        data.shards,
+        layout,
+        config.seed,
+        domains,
+        order,
+        cache,
+        began_with,
+        needs.channels,
+        Annotations(needs.classes, needs.unlabelled, needs.attributes),
+    )
 
 
 def stream_of(

@@ -51,7 +51,7 @@ def index_domains(
         for folder in folders
     ]
     for folder, indexed in zip(folders, found, strict=True):
-        if indexed.shard_set.layout != "images":
+        if indexed.shard_set.layout not in ("images", "labelled"):
             raise DataError(
                 f"{folder} holds samples of layout {indexed.shard_set.layout}, but a domain is of "
                 f"single pictures: index it alone, or say which with --members=image=ENDING."

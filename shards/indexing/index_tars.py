@@ -25,7 +25,8 @@ from shards.pack.shard_writer import Receipt, disk_errors, examine
 from shards.pack.workplace import hold
 from shards.pixels.census import Census
 from shards.processes import Progress, Tick, run_jobs
-from shards.records import DataError
+from shards.records import DataError, Names
+from shards.sets.annotations import MAX_NAMES
 from shards.sets.index_file import add_row, empty_columns, index_bytes
 from shards.sets.manifest import FORMAT, INDEX_FILE, MANIFEST_FILE, VERSION, ShardFile, to_bytes
 from shards.sets.shard_set import ShardSet, only_set
@@ -187,7 +188,7 @@ def _count_shard(job: _ShardJob, tick: Tick) -> Receipt:
                 for member, found in picked.items()
             }
             names = {member: f"{job.path}: {found.name}" for member, found in picked.items()}
-            examine(key, contents, names, job.num_labels, census)
+            examine(key, contents, names, job.num_labels, census, {"cls": MAX_NAMES})
             for member, found in picked.items():
                 suffix = found.name[len(key) + 1 :]
                 add_row(columns[member], suffix, found, contents[member])
@@ -215,7 +216,8 @@ def _commit(
         chosen.names,
         [receipt.file for receipt in receipts],
         hashlib.sha256(index).hexdigest(),
-        census.to_json(),
+        census,
+        _class_names(chosen, census),
     )
     texts = {INDEX_FILE: index, MANIFEST_FILE: manifest}
     if all(_holds(folder / name, text) for name, text in texts.items()):
@@ -225,6 +227,13 @@ def _commit(
         for name, text in texts.items():
             write_atomically(folder / name, text, work)
     return True
+
+
+def _class_names(chosen: Members, census: Census) -> Names:
+    """Tars tell the numbers of classes alone."""
+    if "cls" not in chosen.names:
+        return {}
+    return {"cls": tuple(map(str, range(max(census.annotations)[1] + 1)))}
 
 
 def _holds(path: Path, text: bytes) -> bool:

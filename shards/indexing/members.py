@@ -19,6 +19,8 @@ _WORDS = {
     "b": ("b",),
     "ab": ("ab",),
 }
+_CLASS = "cls"
+"""Ending, and member, of the number of a class."""
 """Member -> what stands before the image's extension in endings that say so: seg.png."""
 
 
@@ -67,7 +69,10 @@ def choose_members(endings: Counter[str], wanted: Mapping[str, str], where: str)
     for layout in LAYOUTS:
         if fits(members, layout):
             return Members(layout, by_ending)
-    layouts = "; ".join(" + ".join(names) for names in LAYOUTS.values())
+    known = (*KINDS, _CLASS)
+    layouts = "; ".join(
+        " + ".join(name for name in names if name in known) for names in LAYOUTS.values()
+    )
     raise DataError(
         f"{where} holds files ending in {_listed(endings)}, which does not tell the members of one "
         f"layout ({layouts}; inst and feat may be absent): say which is which with "
@@ -78,8 +83,9 @@ def choose_members(endings: Counter[str], wanted: Mapping[str, str], where: str)
 def _asked(wanted: Mapping[str, str], endings: Counter[str], where: str) -> dict[str, str]:
     wanted = {member: ending.lower().removeprefix(".") for member, ending in wanted.items()}
     for member, ending in wanted.items():
-        if member not in KINDS:
-            raise DataError(f"--members: {member!r} is no member; choose from {', '.join(KINDS)}.")
+        known = (*KINDS, _CLASS)
+        if member not in known:
+            raise DataError(f"--members: {member!r} is no member; choose from {', '.join(known)}.")
         if ending not in endings:
             raise DataError(
                 f"--members={member}={ending}: no file in {where} ends so; there are "
@@ -107,7 +113,10 @@ def _guessed(endings: Counter[str]) -> dict[str, str]:
             plain.append(ending)
     if plain and not set(guessed.values()) <= {"label", "inst"}:
         return {}
-    return guessed | dict.fromkeys(plain, "image")
+    guessed |= dict.fromkeys(plain, "image")
+    if set(guessed.values()) == {"image"} and _CLASS in endings:
+        guessed[_CLASS] = _CLASS
+    return guessed
 
 
 def _listed(endings: Counter[str]) -> str:

@@ -182,6 +182,8 @@ def _is_same(plan: Plan, run: Run) -> bool:
     if [shard.sha256 for shard in shards] != run(digest):
         return False
     for planned, manifest in zip(plan.sets, manifests, strict=True):
+        if {member: (*names,) for member, names in manifest.annotations.items()} != planned.names:
+            return False  # what a number stands for is not in the shards
         _check_labels(plan, manifest, planned.out)
     return True
 
@@ -223,7 +225,7 @@ def _commit(plan: Plan, receipts: list[Receipt], work: Path) -> None:
 def _commit_set(plan: Plan, planned: PlannedSet, receipts: list[Receipt]) -> None:
     """Write the index, then the manifest: from here on the set exists."""
     out, jobs = planned.out, planned.jobs
-    members = tuple(jobs[0].records[0].files)
+    members = jobs[0].records[0].members
     census = Census()
     for receipt in receipts:
         census.merge(receipt.census)
@@ -239,7 +241,8 @@ def _commit_set(plan: Plan, planned: PlannedSet, receipts: list[Receipt]) -> Non
         members,
         [receipt.file for receipt in receipts],
         hashlib.sha256(index).hexdigest(),
-        census.to_json(),
+        census,
+        planned.names,
         plan.storing,
         planned.left_out,
     )

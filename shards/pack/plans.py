@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shards.pack.shard_writer import ShardJob
 from shards.pixels.storing import Storing
-from shards.records import DataError, Record
+from shards.records import DataError, Names, Record, Samples
 from shards.sets.domains import DOMAINS_FILE
 from shards.sets.manifest import MANIFEST_FILE
 from shards.source.arrangements import DOMAIN_LAYOUTS, choose_layout
+from shards.source.labelled import find_labelled
 from shards.source.layouts import find_domains, find_records
 from shards.source.lists import is_list, read_list
 from shards.source.source_files import checked_source
 
 _TAR_BLOCK = 512
-Found = dict[str, tuple[str, list[Record]]]
-"""By domain, "" where there are none: the layout of a set and its samples."""
+Found = dict[str, Samples]
+"""By domain, "" where there are none."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class PlannedSet:
     jobs: tuple[ShardJob, ...]
     left_out: tuple[str, ...] = ()
     """Keys of the samples that are not packed, since something is wrong with them."""
+    names: Names = field(default_factory=dict)
+    """Of classes or attributes, by annotation."""
 
 
 @dataclass(frozen=True)
@@ -90,25 +93,28 @@ def make_plan(
     left_out: files whose samples are not packed."""
     found = _find(source, layout, split)
 
-    def planned(name: str, packed_as: str, records: list[Record]) -> PlannedSet:
+    def planned(name: str, samples: Samples) -> PlannedSet:
+        records = samples.records
         kept = [record for record in records if left_out.isdisjoint(record.files.values())]
         if not kept:
             raise DataError(f"{source}: nothing can be packed of {len(records)} samples.")
+        num_names = {member: len(names) for member, names in samples.names.items()}
         jobs = (
-            ShardJob(out / name, number, shard, num_labels, storing)
+            ShardJob(out / name, number, shard, num_labels, storing, num_names)
             for number, shard in enumerate(_cut(kept, shard_bytes))
         )
         dropped = sorted({record.key for record in records} - {record.key for record in kept})
-        return PlannedSet(out / name, packed_as, tuple(jobs), tuple(dropped))
+        return PlannedSet(out / name, samples.layout, tuple(jobs), tuple(dropped), samples.names)
 
-    sets = (planned(name, *rest) for name, rest in found.items())
+    sets = (planned(name, samples) for name, samples in found.items())
     return Plan(out, tuple(sets), "" not in found, num_labels, storing)
 
 
 def tar_size(record: Record) -> int:
     """Bytes of a sample in a tar, its files unchanged."""
-    blocks = (1 + -(-path.stat().st_size // _TAR_BLOCK) for path in record.files.values())
-    return sum(blocks) * _TAR_BLOCK
+    sizes = [path.stat().st_size for path in record.files.values()]
+    sizes += map(len, record.annotations.values())
+    return sum(1 + -(-size // _TAR_BLOCK) for size in sizes) * _TAR_BLOCK
 
 
 def _find(source: Path, layout: str, split: str) -> Found:
@@ -117,8 +123,10 @@ def _find(source: Path, layout: str, split: str) -> Found:
     layout = choose_layout(checked_source(source), layout, split)
     if layout in DOMAIN_LAYOUTS:
         domains = find_domains(source, layout, split)
-        return {name: ("images", records) for name, records in domains.items()}
-    return {"": (layout, find_records(source, layout, split))}
+        return {name: Samples("images", records) for name, records in domains.items()}
+    if layout == "labelled":
+        return {"": find_labelled(source, split)}
+    return {"": Samples(layout, find_records(source, layout, split))}
 
 
 def _cut(records: list[Record], shard_bytes: int) -> list[tuple[Record, ...]]:

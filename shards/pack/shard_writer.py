@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,7 +16,8 @@ from shards.pixels.census import Census, LabelUse, label_histogram
 from shards.pixels.images import check_checksums, decode_sample, extension
 from shards.pixels.storing import KEEP, Storing
 from shards.processes import Tick
-from shards.records import RGBA, DataError, Record, check_label_ids
+from shards.records import RGBA, DataError, Record, check_label_ids, pictures
+from shards.sets.annotations import SUFFIXES, read_annotations
 from shards.sets.index_file import Columns, tar_columns
 from shards.sets.manifest import ShardFile, shard_name
 from shards.storage.sealed import sync_folder, through_no_link, write_atomically
@@ -35,6 +36,8 @@ class ShardJob:
     records: tuple[Record, ...]
     num_labels: int | None
     storing: Storing = Storing()
+    num_names: Mapping[str, int] = field(default_factory=dict)
+    """How many classes or attributes there are, by annotation."""
 
     @property
     def path(self) -> Path:
@@ -131,7 +134,7 @@ def _write_shard(job: ShardJob, path: Path, tick: Tick) -> Receipt:
         num_bytes = file.tell()
     return Receipt(
         file=ShardFile(job.path.name, len(job.records), num_bytes, sink.sha256.hexdigest()),
-        columns=tar_columns(path, tuple(job.records[0].files)),
+        columns=tar_columns(path, job.records[0].members),
         census=census,
     )
 
@@ -140,8 +143,9 @@ def _examined(record: Record, job: ShardJob, census: Census) -> dict[str, bytes]
     """The files of a sample as they are packed, once they are known to be sound."""
     stored = _stored(record, job.storing, census)
     names = {member: str(path) for member, path in record.files.items()}
+    names |= {member: f"{record.key}.{SUFFIXES[member]}" for member in record.annotations}
     channels = RGBA if job.storing.background == KEEP else {}
-    examine(record.key, stored, names, job.num_labels, census, channels)
+    examine(record.key, stored, names, job.num_labels, census, job.num_names, channels)
     return stored
 
 
@@ -151,16 +155,19 @@ def examine(
     names: dict[str, str],
     num_labels: int | None,
     census: Census,
+    num_names: Mapping[str, int],
     channels: Mapping[str, int] = {},
 ) -> None:
-    """Decode a sample (channels: as decode_sample) and count it in `census`; DataError, by one of
-    `names`, for what is wrong with a file."""
-    for member, data in files.items():
-        check_checksums(data, names[member])
+    """Decode a sample (num_names: classes or attributes, by annotation; channels: as decode_sample)
+    and count it in `census`; DataError, by one of `names`, for what is wrong with a file."""
+    for member in pictures(files):
+        check_checksums(files[member], names[member])
+    annotations = read_annotations(files, names, num_names)
     pixels = decode_sample(files, names, channels)
     if num_labels is not None and "label" in pixels:
         check_label_ids(label_histogram(pixels["label"]), num_labels, names["label"])
     census.add(key, files, pixels)
+    census.add_annotations(annotations)
 
 
 def _read_files(record: Record) -> dict[str, bytes]:
@@ -179,14 +186,14 @@ def _stored(record: Record, storing: Storing, census: Census) -> dict[str, bytes
     for member, data in _read_files(record).items():
         files[member], notes = storing.stored(data, member, str(record.files[member]))
         census.notes.update(notes)
-    return files
+    return files | record.annotations
 
 
 def _tar_sample(record: Record, files: dict[str, bytes]) -> dict[str, Any]:
     sample: dict[str, Any] = {"__key__": record.key}
-    for member, data in files.items():
-        sample[f"{member}.{extension(data, str(record.files[member]))}"] = data
-    return sample
+    for member, path in record.files.items():
+        sample[f"{member}.{extension(files[member], str(path))}"] = files[member]
+    return sample | {SUFFIXES[member]: files[member] for member in record.annotations}
 
 
 def _tar_writer(sink: _HashingSink) -> Any:
@@ -217,6 +224,7 @@ def _receipt_bytes(receipt: Receipt) -> bytes:
         "sizes": [[*size, count] for size, count in receipt.census.sizes.items()],
         "conversions": [[*converted, n] for converted, n in receipt.census.conversions.items()],
         "notes": [[*noted, n] for noted, n in receipt.census.notes.items()],
+        "annotations": [[*noted, n] for noted, n in receipt.census.annotations.items()],
         "label_ids": {
             label_id: [use.num_pixels, use.first_key]
             for label_id, use in receipt.census.label_ids.items()
@@ -234,6 +242,8 @@ def _parse_receipt(data: bytes) -> Receipt:
         census.conversions[member, kind] = count
     for member, words, count in content["notes"]:
         census.notes[member, words] = count
+    for member, number, count in content["annotations"]:
+        census.annotations[member, number] = count
     for label_id, use in content["label_ids"].items():
         census.label_ids[int(label_id)] = LabelUse(*use)
     return Receipt(ShardFile(**content["file"]), content["index"], census)

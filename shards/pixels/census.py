@@ -1,16 +1,17 @@
-"""What a packed set contains: image sizes, conversions and label ids, counted while every image is
-decoded."""
+"""What a packed set contains: image sizes, conversions, label ids, classes and attributes, counted
+while every image is decoded."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from shards.pixels.images import conversion, size_of
-from shards.records import HALVES, check_label_ids
+from shards.records import HALVES, check_label_ids, pictures
 
 FEW_LEVELS = 64
 """Of 8 bits: a 16-bit picture that stays below it has 14 significant bits or fewer."""
@@ -36,12 +37,14 @@ class Census:
     label_ids: dict[int, LabelUse] = field(default_factory=dict)
     notes: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(member, what was done to its files or should be known of them) -> files."""
+    annotations: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """("cls", number of a class) or ("attributes", place of one) -> samples."""
 
     def add(self, key: str, files: dict[str, bytes], pixels: dict[str, np.ndarray]) -> None:
         """Count one sample: its files, and what they were decoded to."""
         self.sizes[size_of(next(iter(pixels.values())))] += 1
-        for member, data in files.items():
-            parts = HALVES.get(member, (member,))
+        for member in pictures(files):
+            data, parts = files[member], HALVES.get(member, (member,))
             kind = conversion(data, member, key, any(is_transparent(pixels[p]) for p in parts))
             if kind is not None:
                 self.conversions[member, kind] += 1
@@ -54,11 +57,22 @@ class Census:
                 {i: LabelUse(n, key) for i, n in label_histogram(pixels["label"]).items()}
             )
 
+    def add_annotations(self, annotations: Mapping[str, np.ndarray]) -> None:
+        """Count the class, or the attributes, of one sample."""
+        for member, values in annotations.items():
+            numbers = np.flatnonzero(values) if values.ndim else [values]
+            self.annotations.update((member, int(number)) for number in numbers)
+
+    def listed_annotations(self, member: str, num_names: int) -> list[int]:
+        """How many samples are of each class, or have each attribute."""
+        return [self.annotations[member, number] for number in range(num_names)]
+
     def merge(self, later: Census) -> None:
         """Add the counts of samples that come after all those counted here."""
         self.sizes.update(later.sizes)
         self.conversions.update(later.conversions)
         self.notes.update(later.notes)
+        self.annotations.update(later.annotations)
         self._add_labels(later.label_ids)
 
     def _add_labels(self, later: dict[int, LabelUse]) -> None:

@@ -24,7 +24,7 @@ from shards.pixels.containers import (
     upright_size,
     without_texts,
 )
-from shards.records import HALVES, KINDS, DataError, size_text
+from shards.records import HALVES, KINDS, DataError, pictures, size_text
 
 MAX_PIXELS = 2**26
 """Larger images (8192 x 8192) are refused before they are decoded: decompression bombs."""
@@ -73,13 +73,13 @@ def decode(data: bytes, member: str, where: str, channels: int = 3) -> np.ndarra
 def decode_sample(
     files: dict[str, bytes], names: dict[str, str], channels: Mapping[str, int] = {}
 ) -> dict[str, np.ndarray]:
-    """Pixels of all members of a sample, of one size; `names` says what errors call each file.
+    """Pixels of all pictures of a sample, of one size; `names` says what errors call each file.
 
     A side-by-side picture `ab` gives its halves `a` and `b`. channels: of pictures as `decode`
     gives them, by what is returned; 3 where nothing is said."""
     pixels: dict[str, np.ndarray] = {}
-    for member, data in files.items():
-        parts, where = HALVES.get(member, (member,)), names[member]
+    for member in pictures(files):
+        data, parts, where = files[member], HALVES.get(member, (member,)), names[member]
         array = decode(data, member, where, max(channels.get(part, 3) for part in parts))
         if member in HALVES:
             pixels |= {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,7 +46,17 @@ class Draw:
 
     key: str
     pixels: dict[str, np.ndarray]
+    annotations: dict[str, np.ndarray]
+    """`class` or `attributes`, if they are read."""
     substitutions: list[Substitution]
+
+
+class _Sample(NamedTuple):
+    """What was read of a sample, by member."""
+
+    number: int
+    pixels: dict[str, np.ndarray]
+    annotations: dict[str, np.ndarray]
 
 
 class Drawer:
@@ -55,7 +66,7 @@ class Drawer:
         self, source: Source, preprocess: Preprocess, seed: int, substituting: bool
     ) -> None:
         self.source = source
-        self.reader = Reader(source.shard_set)
+        self.reader = Reader(source.shard_set, source.annotations.unread)
         self.preprocess = preprocess
         self.seed = seed
         self.substituting = substituting
@@ -65,12 +76,13 @@ class Drawer:
         """The sample at a position; DataError if it is damaged and may not be substituted."""
         source, shard_set = self.source, self.source.shard_set
         epoch, first = source.order.locate(position)
-        number, decoded, substitutions = self._undamaged(position, epoch, first)
+        sample, substitutions = self._undamaged(position, epoch, first)
+        number = sample.number
         draw = hash64(self.seed, source.order.domain, epoch, number)
         name = next(iter(shard_set.names(number).values()))
-        pixels = self.preprocess.apply(decoded, draw, name)
+        pixels = self.preprocess.apply(sample.pixels, draw, name)
         named = {source.member or member: array for member, array in pixels.items()}
-        return Draw(shard_set.keys[number], named, substitutions)
+        return Draw(shard_set.keys[number], named, sample.annotations, substitutions)
 
     def announce(self, positions: Sequence[int]) -> None:
         """Tell the store, if it asks for it, what the streams of these positions will need."""
@@ -84,18 +96,22 @@ class Drawer:
                 self._announced[stream] = shards
                 shard_set.store.prefetch([shard_set.manifest.shards[n].name for n in shards])
 
+    def _read(self, number: int) -> _Sample:
+        source, shard_set = self.source, self.source.shard_set
+        channels = {m: source.channels_of(m) for m in decoded_members(shard_set.members)}
+        files = self.reader.read(number)
+        pixels = decode_sample(files, shard_set.names(number), channels)
+        return _Sample(number, pixels, source.annotations.read(shard_set, number, files, self.seed))
+
     def _undamaged(
         self, position: int, epoch: int, first: int
-    ) -> tuple[int, dict[str, np.ndarray], list[Substitution]]:
-        """The sample `first`, or the first in its place that can be read: (number, pixels, ...)."""
+    ) -> tuple[_Sample, list[Substitution]]:
+        """The sample `first`, or the first in its place that can be read."""
         shard_set, domain = self.source.shard_set, self.source.order.domain
-        members = decoded_members(shard_set.members)
-        channels = {member: self.source.channels_of(member) for member in members}
         number, substitutions = first, list[Substitution]()
         for attempt in range(_TRIES):
             try:
-                files, names = self.reader.read(number), shard_set.names(number)
-                return number, decode_sample(files, names, channels), substitutions
+                return self._read(number), substitutions
             except DataError as error:
                 # Other ranks, or this one after a resume, may reach what this one cannot now.
                 if not self.substituting or isinstance(error, Unreachable):

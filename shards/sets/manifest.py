@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from shards.pixels.census import LabelUse
+from shards.pixels.census import Census, LabelUse
 from shards.pixels.storing import KEEP, Storing
-from shards.records import RGBA, DataError, fits
+from shards.records import ANNOTATIONS, RGBA, DataError, Names, fits
+from shards.sets.annotations import NAMED
 from shards.storage.sealed import read_sealed, seal
 from shards.storage.store import Store
 
@@ -56,6 +57,8 @@ class Manifest:
     """What was stored anew, as Storing.to_json() gives it; empty for files as in the source."""
     left_out: tuple[str, ...]
     """Keys of samples of the source that were not packed, since something is wrong with them."""
+    annotations: dict[str, dict[str, int]]
+    """By annotation, samples of each class or with each attribute, by name in their order."""
     fingerprint: str
     """sha256 of all of the above: equal for equal sets."""
 
@@ -64,17 +67,23 @@ class Manifest:
         """Channels with which every picture of the set can be read, by decoded member."""
         return RGBA if self.storing.get("background") == KEEP else {}
 
+    @property
+    def num_names(self) -> dict[str, int]:
+        """How many classes or attributes there are, by annotation."""
+        return {member: len(names) for member, names in self.annotations.items()}
+
 
 def to_bytes(
     layout: str,
     members: tuple[str, ...],
     shards: list[ShardFile],
     index_sha256: str,
-    census: dict[str, Any],
+    census: Census,
+    names: Names,
     storing: Storing = Storing(),
     left_out: tuple[str, ...] = (),
 ) -> bytes:
-    """The text of a manifest; `census` as Census.to_json gives it."""
+    """The text of a manifest; names: of the annotations."""
     content = {
         "layout": layout,
         "members": list(members),
@@ -91,9 +100,16 @@ def to_bytes(
         "index_sha256": index_sha256,
         **storing.to_json(),
         **({"left_out": list(left_out)} if left_out else {}),
-        **census,
+        **census.to_json(),
+        **{NAMED[member]: _listed(census, member, own) for member, own in names.items()},
     }
     return seal(content, FORMAT, VERSION)
+
+
+def _listed(census: Census, member: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """A list, since the order of names is a part of the fingerprint."""
+    counts = census.listed_annotations(member, len(names))
+    return [{"name": n, "samples": count} for n, count in zip(names, counts, strict=True)]
 
 
 def read_manifest(store: Store) -> Manifest:
@@ -121,6 +137,11 @@ def check_shard_name(name: str, where: str) -> None:
 def _manifest(content: dict[str, Any]) -> Manifest:
     if not fits(content["members"], content["layout"]):
         raise ValueError(content["members"])
+    annotations = {
+        member: _names(content[NAMED[member]])
+        for member in content["members"]
+        if member in ANNOTATIONS
+    }
     return Manifest(
         layout=content["layout"],
         members=tuple(content["members"]),
@@ -143,6 +164,7 @@ def _manifest(content: dict[str, Any]) -> Manifest:
         notes=_counts(content.get("notes", {})),
         storing={name: content[name] for name in Storing.__dataclass_fields__ if name in content},
         left_out=tuple(map(str, content.get("left_out", ()))),
+        annotations=annotations,
         fingerprint=content["fingerprint"],
     )
 
@@ -152,6 +174,13 @@ def _counts(content: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
         member: {words: int(number) for words, number in counts.items()}
         for member, counts in content.items()
     }
+
+
+def _names(listed: list[dict[str, Any]]) -> dict[str, int]:
+    named = {str(one["name"]): int(one["samples"]) for one in listed}
+    if not named or len(named) < len(listed) or not all(map(str.isprintable, named)):
+        raise ValueError(listed)
+    return named
 
 
 def _size(width: int, height: int) -> tuple[int, int]:

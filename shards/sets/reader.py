@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from zlib_ng import zlib_ng  # its crc32 is seven times as fast as zlib's
 
 from shards.records import DataError
@@ -11,8 +13,10 @@ from shards.sets.shard_set import ShardSet
 class Reader:
     """Random access to the samples of a set."""
 
-    def __init__(self, shard_set: ShardSet) -> None:
+    def __init__(self, shard_set: ShardSet, without: Collection[str] = ()) -> None:
+        """without: members that are left where they are."""
         self.shard_set = shard_set
+        self.index = {m: column for m, column in shard_set.index.items() if m not in without}
 
     def read(self, sample: int) -> dict[str, bytes]:
         """The files of a sample by member, in the order of the layout.
@@ -30,7 +34,7 @@ class Reader:
 
     def _read(self, sample: int) -> tuple[dict[str, bytes], list[str]]:
         """The files, and the members whose crc32 is wrong."""
-        index = self.shard_set.index
+        index = self.index
         shard = self.shard_set.shard_name(sample)
         ranges = [(int(c.offsets[sample]), int(c.sizes[sample])) for c in index.values()]
         files = dict(zip(index, self.shard_set.store.read_ranges(shard, ranges), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,10 +23,14 @@ from shards.storage.store import Store
 _PACKED_AS = {
     "labels": ("labels",),
     "pairs": ("pairs", "side-by-side"),
-    "images": ("images",),
+    "images": ("images", "labelled"),
 }
 """Layout that a run reads -> layouts of the sets that give it."""
-_HOW_TO_PACK = {"labels": "labels", "pairs": "pairs or side-by-side", "images": "classes"}
+_HOW_TO_PACK = {
+    "labels": "labels",
+    "pairs": "pairs or side-by-side",
+    "images": "images, labelled or classes",
+}
 """Layout that a run reads -> layouts of `pack` that make such a set."""
 
 
@@ -42,7 +46,7 @@ class ShardSet:
 
     @property
     def layout(self) -> str:
-        """Name of the layout: labels, pairs, side-by-side or images."""
+        """Name of the layout: labels, pairs, side-by-side, images or labelled."""
         return self.manifest.layout
 
     @property
@@ -123,6 +127,36 @@ class ShardSet:
             )
         if num_labels is not None:
             check_label_uses(self.label_ids, num_labels, self.store)
+
+    def require_classes(self, num_classes: int) -> None:
+        """Raise DataError unless the set has just so many classes."""
+        classes = self.manifest.annotations.get("cls", {})
+        if not classes:
+            raise DataError(
+                f"{self.store} holds no classes, but this run reads them (model.num_classes="
+                f"{num_classes}): pack a folder for each class with --layout=labelled, or a list "
+                "with the column class."
+            )
+        if len(classes) != num_classes:
+            raise DataError(
+                f"{self.store} holds {len(classes)} classes, but this run reads {num_classes}: set "
+                f"model.num_classes={len(classes)}, or pack others with --layout=labelled."
+            )
+
+    def require_attributes(self, wanted: Collection[str]) -> None:
+        """Raise DataError unless the samples are marked with all of the attributes `wanted`."""
+        known = self.manifest.annotations.get("attributes", {})
+        absent = [name for name in wanted if name not in known]
+        if absent and not known:
+            raise DataError(
+                f"{self.store} holds no attributes, but this run reads {', '.join(wanted)}: pack a "
+                "list with the columns image and attributes."
+            )
+        if absent:
+            raise DataError(
+                f"{self.store} holds no attribute {absent[0]!r}, but {', '.join(known)}: choose "
+                "among these, or pack a list that names it."
+            )
 
     def require_channels(self, channels: Mapping[str, int]) -> None:
         """Raise DataError unless the pictures can be read with so many channels, by decoded

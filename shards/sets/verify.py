@@ -11,6 +11,7 @@ from shards.pixels.census import Census
 from shards.pixels.images import decode_sample
 from shards.processes import Progress, Tick, run_jobs
 from shards.records import DataError
+from shards.sets.annotations import read_annotations
 from shards.sets.domains import check_domain, has_domains, read_domains
 from shards.sets.generations import current
 from shards.sets.manifest import read_manifest
@@ -107,10 +108,11 @@ def _check_shard(shard_set: ShardSet, tick: Tick) -> _ShardCheck:
     reader = Reader(shard_set)
     for sample in range(shard_set.num_samples):
         try:
-            files = reader.read(sample)
-            channels = shard_set.manifest.channels
-            pixels = decode_sample(files, shard_set.names(sample), channels)
+            files, names = reader.read(sample), shard_set.names(sample)
+            annotations = read_annotations(files, names, shard_set.manifest.num_names)
+            pixels = decode_sample(files, names, shard_set.manifest.channels)
             census.add(shard_set.keys[sample], files, pixels)
+            census.add_annotations(annotations)
         except DataError as error:
             problems.append(str(error))
         tick()
@@ -157,6 +159,10 @@ def _check_totals(shard_set: ShardSet, checks: list[_ShardCheck]) -> list[str]:
         and census.label_ids == manifest.label_ids
         and census.listed_conversions() == manifest.conversions
         and census.listed_sizes() == manifest.sizes
+        and all(
+            census.listed_annotations(member, len(names)) == [*names.values()]
+            for member, names in manifest.annotations.items()
+        )
     )
     if agree:
         return []

@@ -8,7 +8,9 @@
     pairs         SOURCE/{split}_A/ SOURCE/{split}_B/, or A/{split}/ B/{split}/, or A/ B/
     unpaired      SOURCE/{split}A/ SOURCE/{split}B/, or as pairs
     side-by-side  SOURCE/{split}/, or SOURCE: each file holds A on the left and B on the right
+    images        SOURCE/{split}/, or SOURCE
     classes       SOURCE/{split}/CLASS/, or SOURCE/CLASS/: one domain a class
+    labelled      the same folders: one set, whose samples know their class
 
 Below annotations/, stuffthingmaps/ and images/ a split may be called as ADE20K (training) or COCO
 (train2017) call it. A source without folders of splits (A/ B/, SOURCE, SOURCE/CLASS/) is its own
@@ -24,13 +26,15 @@ from shards.sets.domains import check_domain_name
 from shards.source.source_files import image_files, sub_folders
 
 Folders = dict[str, Path]
-"""By member or, in layouts unpaired and classes, by domain."""
+"""By member or, in layouts unpaired, classes and labelled, by domain or class."""
 
 DOMAIN_LAYOUTS = frozenset({"unpaired", "classes"})
 """They give one set for each of several domains."""
 AUTO_LAYOUTS = ("labels", "pairs", "unpaired")
 """Told by names of folders alone; in all others any folder will do."""
-SOURCE_LAYOUTS = (*AUTO_LAYOUTS, "side-by-side", "classes")
+SOURCE_LAYOUTS = (*AUTO_LAYOUTS, "side-by-side", "images", "classes", "labelled")
+_WHOLE_FOLDERS = {"side-by-side": "ab", "images": "image"}
+"""Layout of one folder a split -> the member that its files are."""
 _SPLITS = frozenset({"train", "val", "test"})
 _SPLIT_NAMES = {
     "train": ("training", "train2017"),
@@ -62,7 +66,7 @@ def choose_layout(source: Path, layout: str, split: str) -> str:
         tried = [folders for choices in candidates.values() for folders in choices]
         raise DataError(
             f"{source} {_looked_for(source, tried)}; for other folders choose "
-            f"--layout=side-by-side or classes."
+            f"--layout=side-by-side, images, classes or labelled."
         )
     return found[0]
 
@@ -88,7 +92,12 @@ def arrangements(source: Path, layout: str, split: str) -> list[Folders]:
     whole = source / split
     if not whole.is_dir() and split == "train" and _has_no_splits(source):
         whole = source
-    return [{"ab": whole}] if layout == "side-by-side" else [_classes(whole)]
+    if layout in _WHOLE_FOLDERS:
+        return [{_WHOLE_FOLDERS[layout]: whole}]
+    classes = _classes(whole)
+    for name in classes if layout == "classes" else ():
+        check_domain_name(name, f"{whole}/{name}")
+    return [classes]
 
 
 def _label_folders(source: Path, split: str) -> list[Folders]:
@@ -135,8 +144,6 @@ def _classes(folder: Path) -> Folders:
     loose = next(image_files(folder, folder, recursive=False), None) if names else None
     if loose is not None:
         raise DataError(f"{loose} lies beside the folders of the classes: move it into one.")
-    for name in names:
-        check_domain_name(name, f"{folder}/{name}")
     # Where there are none, the folder that messages say is missing.
     return {name: folder / name for name in names or ["CLASS"]}
 

@@ -2,7 +2,8 @@
 or tabs), or JSON objects line by line.
 
 Its columns are the members of one layout (label, inst, feat, image | a, b | ab | image), paths
-relative to the list's folder; optionally `key` and `split`. All lines have the same columns.
+relative to the list's folder, beside image maybe `class` (a name) or `attributes` (names parted by
+blanks, of JSON a list of names); optionally `key` and `split`. All lines have the same columns.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from shards.records import KINDS, LAYOUTS, DataError, Record, fits
+from shards.records import KINDS, LAYOUTS, DataError, Names, Record, Samples, fits, pictures
+from shards.sets.annotations import attribute_bytes, class_bytes, normal_name, sorted_names
 from shards.source.source_files import check_contained, check_regular, normal_key, path_key
 from shards.text_files import open_text
 
 _SUFFIXES = (".csv", ".jsonl")
 _OTHER_COLUMNS = ("key", "split")
+_ANNOTATIONS = {"class": "cls", "attributes": "attributes"}
+"""Column -> the member that is made of it."""
 _COLUMNS = (
-    "label, inst and feat (optional) and image, or a and b, or ab, or image; optionally key, split"
+    "label, inst and feat (optional) and image, or a and b, or ab, or image, or image and class, "
+    "or image and attributes; optionally key, split"
 )
-Row = tuple[int, dict[str, str]]
-"""Number of a line, from 1, and its texts by column."""
+Row = tuple[int, dict[str, Any]]
+"""Number of a line, from 1, and its texts by column; a list of them for attributes."""
 
 
 def is_list(source: Path) -> bool:
@@ -31,10 +36,11 @@ def is_list(source: Path) -> bool:
     return source.suffix.lower() in _SUFFIXES and not source.is_dir()
 
 
-def read_list(file: Path, layout: str, split: str) -> tuple[str, list[Record]]:
-    """The layout of a list, and the samples of one split, sorted by key.
+def read_list(file: Path, layout: str, split: str) -> Samples:
+    """The samples of one split of a list.
 
-    layout: what it must be, or "auto". A list without the column `split` is its own split train.
+    layout: what it must be, or "auto". A list without the column `split` is its own split train;
+    classes and attributes are numbered alike in all splits of a list.
     Raises DataError with file and line for whatever is wrong."""
     rows = list(_rows(file))
     if not rows:
@@ -45,12 +51,13 @@ def read_list(file: Path, layout: str, split: str) -> tuple[str, list[Record]]:
         raise DataError(
             f"{file} has the columns of layout {found}, not of {layout}: leave out --layout."
         )
-    members = [member for member in LAYOUTS[found] if member in columns]
+    members = [member for member in pictures(LAYOUTS[found]) if member in columns]
+    names = _names(rows, file)
     folder = file.parent.resolve()
     records: dict[str, Record] = {}
     lines: dict[str, int] = {}
     for line, row in _rows_of(file, rows, split):
-        record = _record(folder, row, members, f"{file}, line {line}")
+        record = _record(folder, row, members, names, f"{file}, line {line}")
         if record.key in records:
             raise DataError(
                 f"{file}, line {line}: the key {record.key!r} is that of line "
@@ -58,7 +65,7 @@ def read_list(file: Path, layout: str, split: str) -> tuple[str, list[Record]]:
                 f"lines different keys."
             )
         records[record.key], lines[record.key] = record, line
-    return found, [records[key] for key in sorted(records)]
+    return Samples(found, [records[key] for key in sorted(records)], names)
 
 
 def _rows(file: Path) -> Iterator[Row]:
@@ -73,17 +80,21 @@ def _rows(file: Path) -> Iterator[Row]:
                     f"{file}, line {line} has the columns {', '.join(row) or 'none'}, but the "
                     f"first line has {', '.join(sorted(columns))}: give all lines the same."
                 )
-            for name, text in row.items():
-                if not isinstance(text, str) or not text or not text.isprintable():
-                    raise DataError(
-                        f"{file}, line {line}: {text!r} is no {name}: give a text without line "
-                        f"breaks."
-                    )
+            for name, cell in row.items():
+                _check_cell(name, cell, f"{file}, line {line}")
             yield line, row
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is no UTF-8 text ({error.reason}): save it as that.") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def _check_cell(name: str, cell: Any, where: str) -> None:
+    if name == "attributes" and not isinstance(cell, list):
+        raise DataError(f"{where}: {cell!r} is no list: give the names of the attributes in [].")
+    for text in cell if name == "attributes" else [cell]:
+        if not isinstance(text, str) or not text.strip() or not text.isprintable():
+            raise DataError(f"{where}: {text!r} is no {name}: give a text without line breaks.")
 
 
 def _csv_rows(file: Path) -> Iterator[Row]:
@@ -99,7 +110,10 @@ def _csv_rows(file: Path) -> Iterator[Row]:
                         f"{file}, line {reader.line_num} has {len(cells)} cells, but the header "
                         f"has {len(header)}: give each column one (quote what holds a comma)."
                     )
-                yield reader.line_num, dict(zip(header, cells, strict=True))
+                row: dict[str, Any] = dict(zip(header, cells, strict=True))
+                if "attributes" in row:
+                    row["attributes"] = row["attributes"].split()
+                yield reader.line_num, row
         except csv.Error as error:
             raise DataError(f"{file}, line {reader.line_num} is broken: {error}.") from error
 
@@ -135,9 +149,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _layout_of(columns: Collection[str], where: str) -> str:
     """The layout whose members these columns are."""
     for column in columns:
-        if column not in KINDS and column not in _OTHER_COLUMNS:
+        if column not in KINDS and column not in (*_ANNOTATIONS, *_OTHER_COLUMNS):
             raise DataError(f"{where}: the column {column!r} is unknown; columns are {_COLUMNS}.")
-    given = set(columns) - set(_OTHER_COLUMNS)
+    given = {_ANNOTATIONS.get(column, column) for column in columns} - set(_OTHER_COLUMNS)
     for layout in LAYOUTS:
         if fits(given, layout):
             return layout
@@ -162,12 +176,42 @@ def _rows_of(file: Path, rows: list[Row], split: str) -> list[Row]:
     return taken
 
 
-def _record(folder: Path, row: dict[str, str], members: list[str], where: str) -> Record:
+def _names(rows: list[Row], file: Path) -> Names:
+    """All classes, or attributes, of a list by what a sample has of them."""
+    names = {}
+    for column, member in _ANNOTATIONS.items():
+        if column in rows[0][1]:
+            own = {name for _, row in rows for name in _own_names(row, column)}
+            names[member] = sorted_names(own, member, file)
+    if names == {"attributes": ()}:
+        raise DataError(f"{file} names no attribute in any line: fill the column, or remove it.")
+    return names
+
+
+def _own_names(row: dict[str, Any], column: str) -> list[str]:
+    cell = row[column]
+    return [normal_name(name) for name in (cell if isinstance(cell, list) else [cell])]
+
+
+def _record(
+    folder: Path, row: dict[str, Any], members: list[str], names: Names, where: str
+) -> Record:
     files = {member: _listed_file(folder, row[member], where) for member in members}
     key = row.get("key") or path_key(files[members[0]], folder)
     if not all(key.split("/")):
         raise DataError(f"{where}: the key {key!r} has an empty part: give a relative name.")
-    return Record(normal_key(key), files)
+    return Record(normal_key(key), files, _annotations(row, names))
+
+
+def _annotations(row: dict[str, Any], names: Names) -> dict[str, bytes]:
+    """What is packed of a line beside its files."""
+    if "cls" in names:
+        (name,) = _own_names(row, "class")
+        return {"cls": class_bytes(name, names["cls"])}
+    if "attributes" in names:
+        own = _own_names(row, "attributes")
+        return {"attributes": attribute_bytes(own, names["attributes"])}
+    return {}
 
 
 def _listed_file(folder: Path, name: str, where: str) -> Path:

@@ -41,7 +41,7 @@ def test_domains_are_packed_verified_and_their_conversions_told(tmp_path: Path) 
 
 def test_a_layout_that_is_not_known_names_all(tmp_path: Path) -> None:
     status, output = organza("pack", tmp_path, tmp_path / "out", "--layout=ab")
-    expected = "choose auto, labels, pairs, unpaired, side-by-side, classes"
+    expected = "choose auto, labels, pairs, unpaired, side-by-side, images, classes, labelled"
     assert status == 1 and expected in output and "Traceback" not in output, output
 
 

@@ -133,3 +133,17 @@ def test_mistakes_are_sentences() -> None:
         Commands().index("tars", members="a=jpg,a=png")
     with pytest.raises(ConfigError, match="--out=a.jpg is no folder, so it must end in .png"):
         stats("tars", Path("a.jpg"))
+
+
+def test_classes_and_attributes_are_counted_by_name(tmp_path, capsys):
+    source = domain_source(tmp_path / "source", cat=3, dog=1)
+    pack(source, tmp_path / "classes", layout="labelled", workers=1)
+    stats(str(tmp_path / "classes"), None)
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["layout", "labelled"] in told and ["classes", "samples"] in told
+    assert ["0", "cat", "3"] in told and ["1", "dog", "1"] in told
+    (source / "list.csv").write_text("image,attributes\ncat/cat-0.png,old hat\n")
+    pack(source / "list.csv", tmp_path / "attributes", workers=1)
+    stats(str(tmp_path / "attributes"), None)
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["attributes", "samples"] in told and ["1", "old", "1"] in told

@@ -10,10 +10,12 @@ import pytest
 
 from shards.indexing.dali import write_dali
 from shards.indexing.index_tars import index_shards
+from shards.pack.packing import pack
 from shards.records import DataError
 from shards.sets.shard_set import ShardSet, open_shards
 from shards.sets.verify import verify
 from tests.shards.foreign import photo, street_tars, write_tar
+from tests.shards.sources import domain_source
 
 Component = tuple[str, int, int, str]
 
@@ -84,3 +86,11 @@ def test_what_the_format_cannot_hold_is_refused(packed: ShardSet, tmp_path):
     with pytest.raises(DataError, match="000000.idx is no index for DALI"):
         write_dali(open_shards(copy), copy)
     assert (copy / "000000.idx").read_bytes() == b"of another program"
+
+
+def test_classes_are_told_to_dali(tmp_path):
+    source = domain_source(tmp_path / "source", cat=1, dog=1)
+    (labelled,) = pack(source, tmp_path / "set", layout="labelled", workers=1)
+    (idx,) = write_dali(labelled, tmp_path / "out")
+    first, second = check(idx, tmp_path / "set/000000.tar")
+    assert {suffix for suffix, *_ in first} == {"image.png", "cls"}

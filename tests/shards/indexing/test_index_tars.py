@@ -142,7 +142,8 @@ A, B, C = photo(0), photo(1), label(2)
 @pytest.mark.parametrize(
     "files, asked, layout, members",
     [
-        (["0.jpg", "0.cls"], {}, "images", {"image": "jpg"}),
+        (["0.jpg", "0.txt"], {}, "images", {"image": "jpg"}),
+        (["0.jpg", "0.cls"], {"image": "jpg"}, "images", {"image": "jpg"}),
         (["0.png", "1.jpg", "2.JPEG"], {}, "images", {"image": "png jpg jpeg"}),
         (["0.a.jpg", "0.b.jpg"], {}, "pairs", {"a": "a.jpg", "b": "b.jpg"}),
         (["0.ab.jpg"], {}, "side-by-side", {"ab": "ab.jpg"}),
@@ -169,7 +170,10 @@ def test_endings_tell_the_members(files, asked, layout, members, tmp_path):
         (["0.txt"], {}, "ending in .txt"),
         (["0.label.png"], {}, "does not tell the members"),
         (["0.jpg", "0.png"], {}, "0.jpg and 0.png could both be the member image"),
-        (["0.jpg", "1.cls"], {}, r"a.tar: 1 has no image \(.jpg\)"),
+        (["0.jpg", "1.txt"], {}, r"a.tar: 1 has no image \(.jpg\)"),
+        (["0.jpg", "1.jpg", "1.cls"], {}, r"a.tar: 0 has no cls \(.cls\)"),
+        (["0.jpg", "0.cls"], {}, r"0.cls is '.*, but a class is .*--members=image=ENDING"),
+        (["0.jpg"], {"attributes": "jpg"}, "'attributes' is no member; .* ab, cls"),
         (["0.seg.png", "0.jpg", "0.inst.png", "1.seg.png", "1.jpg"], {}, "1 has no inst"),
         (["0.jpg"], {"picture": "jpg"}, "'picture' is no member; choose from label, inst"),
         (["0.jpg"], {"image": "png"}, r"--members=image=png: no file .* there are .jpg \(1\)"),
@@ -219,3 +223,30 @@ def test_a_long_name_and_a_palette_are_no_trouble(tmp_path):
         write_tar(tmp_path / f"{number}.tar", files, format=form)
     shard_set = index(tmp_path).shard_set
     assert tuple(shard_set.keys) == (name + "0", name + "1") and max(shard_set.label_ids) == 127
+
+
+def test_classes_of_tars_are_named_by_their_numbers(tmp_path):
+    files = [("a/0.jpg", photo(0)), ("a/0.cls", b"3"), ("a/1.cls", b"1"), ("a/1.jpg", photo(1))]
+    write_tar(tmp_path / "a.tar", [*files, ("a/1.json", b"{}")])
+    write_tar(tmp_path / "b.tar", [("b/0.cls", b"1"), ("b/0.jpg", photo(2))])
+    indexed = index(tmp_path)
+    assert indexed.endings == {"jpg": "image", "cls": "cls"} and indexed.others == {"json": 1}
+    shard_set = open_shards(tmp_path)
+    assert shard_set.layout == "labelled" and shard_set.members == ("image", "cls")
+    assert shard_set.manifest.annotations == {"cls": {"0": 0, "1": 2, "2": 0, "3": 1}}
+    assert Reader(shard_set).read(1) == {"image": photo(1), "cls": b"1"}
+    assert verify(tmp_path, workers=1).problems == ()
+    assert not index(tmp_path, image="jpg", cls="cls").is_new
+
+
+def test_label_maps_with_classes_leave_the_classes_aside(tmp_path):
+    write_tar(tmp_path / "a.tar", [("0.jpg", photo(0)), ("0.seg.png", label(0)), ("0.cls", b"3")])
+    indexed = index(tmp_path)
+    assert indexed.shard_set.layout == "labels" and indexed.others == {"cls": 1}
+
+
+def test_domains_may_have_classes(tmp_path):
+    for name in ("x", "y"):
+        write_tar(tmp_path / name / "0.tar", [("0.jpg", photo(0)), ("0.cls", b"3")])
+    index_domains(domain_folders([str(tmp_path)]), members={}, workers=1)
+    assert open_domain(tmp_path, "y").layout == "labelled"

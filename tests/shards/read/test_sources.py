@@ -294,7 +294,7 @@ def test_what_holds_something_else_is_refused_with_a_remedy(domains, packed, hal
             packed.store.path,
             "images",
             (),
-            "packed with layout labels, .* pack it with --layout=classes",
+            "packed with layout labels, .* with --layout=images, labelled or classes",
         ),
         (tmp_path / "pairs", "images", (), "packed with layout pairs, but .* reads .* images"),
         (halves.store.path, "labels", (), "packed with layout side-by-side, but .* labels"),

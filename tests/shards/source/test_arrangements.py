@@ -65,7 +65,11 @@ def test_auto_takes_no_folder_for_classes_or_side_by_side(tmp_path):
     put(tmp_path, "train/cat/1.png", "train/2.png")
     with pytest.raises(DataError) as caught:
         choose_layout(tmp_path, "auto", "train")
-    for part in ("trainA/ + trainB/", "it holds train", "--layout=side-by-side or classes"):
+    for part in (
+        "trainA/ + trainB/",
+        "it holds train",
+        "--layout=side-by-side, images, classes or labelled",
+    ):
         assert part in str(caught.value)
 
 

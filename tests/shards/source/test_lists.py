@@ -35,7 +35,7 @@ def write(folder: Path, text: str, name: str = "list.csv") -> Path:
 
 def read(file: Path, layout: str = "auto", split: str = "train") -> dict[str, dict[str, str]]:
     """Key -> files, relative to the list."""
-    _, records = read_list(file, layout, split)
+    records = read_list(file, layout, split).records
     root = file.parent.resolve()
     return {r.key: {m: str(p.relative_to(root)) for m, p in r.files.items()} for r in records}
 
@@ -76,9 +76,10 @@ def test_a_list_packs_to_the_bytes_of_the_folders_that_it_names(kind, packed, tm
 def test_the_columns_tell_the_layout(folder, header, layout, members):
     line = ",".join(["x/1.png", "y/1.jpg"][: header.count(",") + 1])
     file = write(folder, f"{header}\n{line}\n")
-    found, (record,) = read_list(file, "auto", "train")
-    assert (found, list(record.files)) == (layout, members)
-    assert read_list(file, layout, "train")[0] == layout
+    found = read_list(file, "auto", "train")
+    (record,) = found.records
+    assert (found.layout, list(record.files)) == (layout, members)
+    assert read_list(file, layout, "train").layout == layout
     with pytest.raises(DataError, match=f"has the columns of layout {layout}, not of classes"):
         read_list(file, "classes", "train")
 
@@ -215,3 +216,66 @@ def test_lists_as_spreadsheets_save_them(folder: Path, sign: str, mark: str):
     assert found == {rows[1][2]: {"a": "x/1.png", "b": "y/1.jpg"}}
     line = mark + json.dumps({"a": "x/1.png", "b": "y/1.jpg", "key": "cafe\u0301"})
     assert list(read(write(folder, line, "list.jsonl"))) == ["caf\u00e9"]
+
+
+def annotated(file: Path, split: str = "train") -> tuple[dict[str, dict[str, bytes]], dict]:
+    """Key -> annotations; and what they stand for."""
+    samples = read_list(file, "labelled", split)
+    return {record.key: record.annotations for record in samples.records}, dict(samples.names)
+
+
+def test_a_column_of_classes_numbers_them_alike_in_all_splits(folder):
+    lines = "x/1.png,owl,train\nx/2.v2.png,cafe\u0301,test\ny/1.jpg,big ape,train\n"
+    file = write(folder, f"image,class,split\n{lines}")
+    names = {"cls": ("big ape", "caf\u00e9", "owl")}
+    assert annotated(file) == ({"x/1": {"cls": b"2"}, "y/1": {"cls": b"0"}}, names)
+    assert annotated(file, "test") == ({"x/2_v2": {"cls": b"1"}}, names)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_column_of_attributes_becomes_a_row_of_flags(folder, name):
+    own = {"x/1.png": ["young", "hat"], "y/1.jpg": [], "y/2.jpg": ["hat", "hat", "caf\u00e9"]}
+    if name == "list.csv":
+        text = "image;attributes\n" + "".join(f"{p};{' '.join(n)}\n" for p, n in own.items())
+    else:
+        rows = ({"image": p, "attributes": n} for p, n in own.items())
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    flags = {"x/1": b"[0,1,1]", "y/1": b"[0,0,0]", "y/2": b"[1,1,0]"}
+    assert annotated(write(folder, text, name)) == (
+        {key: {"attributes": content} for key, content in flags.items()},
+        {"attributes": ("caf\u00e9", "hat", "young")},
+    )
+
+
+@pytest.mark.parametrize(
+    "name, text, expected",
+    [
+        ("list.csv", "image,class\nx/1.png,\n", "line 2: '' is no class: give a text"),
+        ("list.csv", "image,class\nx/1.png,  \n", "line 2: '  ' is no class: give a text"),
+        ("list.csv", "image,class\nx/1.png,a\x07\n", r"line 2: 'a.x07' is no class: give a text"),
+        ("list.csv", "image,attributes\nx/1.png,\n", "names no attribute in any line: fill"),
+        ("list.csv", "image,attributes\nx/1.png,a\x07\n", "x07' is no attributes: give a text"),
+        ("list.csv", "image,class,attributes\nx/1.png,a,b\n", "make no sample"),
+        ("list.csv", "label,image,class\nx/1.png,x/1.png,a\n", "make no sample"),
+        ("list.csv", "class\na\n", "make no sample"),
+        ("list.csv", "image,cls\nx/1.png,1\n", "the column 'cls' is unknown; .* image and class"),
+        ("list.jsonl", '{"image": "x/1.png", "attributes": "a b"}', "'a b' is no list: give the"),
+        (
+            "list.jsonl",
+            '{"image": "x/1.png", "attributes": [1]}',
+            "1 is no attributes: give a text",
+        ),
+        ("list.jsonl", '{"image": "x/1.png", "class": ["a"]}', "is no class: give a text"),
+        ("list.jsonl", '{"image": "x/1.png", "class": 3}', "3 is no class: give a text"),
+    ],
+)
+def test_what_is_no_class_or_attribute_is_refused(folder, name, text, expected):
+    with pytest.raises(DataError, match=expected) as caught:
+        read_list(write(folder, text, name), "auto", "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_of_something_else_has_too_many_classes(folder):
+    lines = "".join(f"x/1.png,{number},{number}\n" for number in range(2**16 + 1))
+    with pytest.raises(DataError, match="list.csv has 65537 classes, but at most 65536 are taken"):
+        read_list(write(folder, f"image,class,key\n{lines}"), "auto", "train")

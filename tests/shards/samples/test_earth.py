@@ -13,10 +13,17 @@ from PIL import Image
 from shards.records import DataError
 from shards.samples import earth
 from shards.samples.components import components
+from shards.samples.covers import COVERS, MOST_TILES, by_cover, dominant_cover
 from shards.samples.rasters import SEA_DEPTHS, Maps, load_maps
 
 SMALL = earth.Geometry(
-    width=256, height=128, train_columns=(2587,), test_columns=(1200,), rows=(494, 860), tile=256
+    width=256,
+    height=128,
+    train_columns=(2587,),
+    test_columns=(1200,),
+    rows=(494, 860),
+    tile=256,
+    covers=(),
 )
 
 
@@ -107,6 +114,45 @@ def test_files_pair_up_with_right_sizes_and_types(maps: Maps, small: Path) -> No
     crop = SMALL.crops("test")[0]
     with Image.open(small / "test_inst" / f"{crop.key}.png") as image:
         assert np.array_equal(np.asarray(image), crop.of(maps.inst))
+
+
+def test_covers_dominate_their_tiles_and_each_has_enough(maps: Maps, tmp_path: Path) -> None:
+    geometry = replace(SMALL, tile=0, covers=(64, 128))
+    counts = earth.build(tmp_path / "out", geometry=geometry)
+    for side, split in ((s, t) for s in geometry.covers for t in ("train", "test")):
+        folder = tmp_path / "out" / f"covers-{side}" / split
+        assert sorted(path.name for path in folder.iterdir()) == sorted(COVERS)
+        for cover, labels in COVERS.items():
+            files = [*(folder / cover).iterdir()]
+            assert 20 < len(files) == counts[f"covers-{side}/{split}/{cover}"] <= MOST_TILES[split]
+            ids = [earth.LABEL_NAMES.index(name) for name in labels]
+            for path in files[:40]:
+                x, y = int(path.stem[1:5]), int(path.stem[7:])
+                window = earth.Window(x, y, side, side)
+                assert window in geometry.cover_tiles(split, side)
+                assert 2 * np.isin(window.of(maps.label), ids).sum() >= side * side
+            with Image.open(files[0]) as image:
+                assert (image.size, image.mode) == ((side, side), "RGB")
+
+
+def test_covers_of_train_and_test_share_no_column() -> None:
+    for side in earth.EARTH.covers:
+        test, train = (columns(earth.EARTH.cover_tiles(t, side)) for t in ("test", "train"))
+        assert max(test) < earth.BORDER <= min(train)
+
+
+def test_half_of_the_pixels_make_a_cover() -> None:
+    forest, sea = (earth.LABEL_NAMES.index(name) for name in ("mixed forest", "sea around 0 m"))
+    ice, deep = (earth.LABEL_NAMES.index(name) for name in ("ice cap", "sea around 6000 m"))
+    assert dominant_cover(np.array([[forest, sea], [ice, forest]])) == "forest"
+    assert dominant_cover(np.array([[forest, sea], [ice, ice]])) is None
+    assert dominant_cover(np.array([[forest, sea], [ice, deep]])) == "water"
+    assert dominant_cover(np.array([[ice, ice]])) is None
+
+
+def test_tiles_of_a_cover_are_taken_from_all_over() -> None:
+    found = by_cover(["water"] * 10 + [None, "desert"], 5)
+    assert found == {"desert": [11], "water": [0, 2, 4, 6, 8]}
 
 
 def test_same_bytes_twice_and_a_second_call_changes_nothing(small: Path, tmp_path: Path) -> None:
