@@ -257,7 +257,7 @@ def recipe_path(recipe: str) -> Path:
         return known[recipe]
     if Path(recipe).is_file():
         return Path(recipe)
-    raise ConfigError(f"There is no recipe or file {recipe!r}{hint(recipe, known)}")
+    raise ConfigError(f"There is no recipe or file {recipe!r}{hint(recipe, list(known))}")
 
 
 def parse(text: str) -> Any:

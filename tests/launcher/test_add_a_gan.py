@@ -15,9 +15,9 @@ from tests.launcher.sample import ROOT, environment
 from tests.processes import patience
 
 ADDED = {
-    "wgan_gp.py": "trainers/gans/from_noise/wgan_gp.py",
-    "wgan_gp.yaml": "launcher/configs/from_noise/wgan_gp.yaml",
-    "check_wgan_gp.py": "tests/trainers/test_wgan_gp.py",
+    "ebgan.py": "trainers/gans/from_noise/ebgan.py",
+    "ebgan.yaml": "launcher/configs/from_noise/ebgan.yaml",
+    "check_ebgan.py": "tests/trainers/test_ebgan.py",
 }
 """All that is added, and where."""
 
@@ -32,7 +32,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "setup.cfg", folder)
     for name, place in ADDED.items():
         shutil.copy(Path(__file__).parent / "added" / name, folder / place)
-    pictures = folder / "data" / "cells"
+    pictures = folder / "data"
     pictures.mkdir(parents=True)
     for number in range(6):
         draw = np.random.RandomState(number).randint(0, 256, (40, 40, 3))
@@ -50,14 +50,14 @@ def run(checkout: Path, *words: str, launch: bool = False) -> subprocess.Complet
 
 
 def test_three_files_make_a_gan(checkout: Path) -> None:
-    packed = run(checkout, "launcher", "pack", "data", "packed", "--layout=classes")
+    packed = run(checkout, "launcher", "pack", "data", "packed", "--layout=images")
     assert packed.returncode == 0, packed.stderr
-    shown = run(checkout, "launcher", "show", "wgan_gp", "--model.num_critic_steps=3")
-    assert "num_critic_steps: 3" in shown.stdout
-    train = ("launcher", "train", "wgan_gp", "--data.shards=packed/cells")
+    shown = run(checkout, "launcher", "show", "ebgan", "--model.margin=3")
+    assert "margin: 3.0" in shown.stdout
+    train = ("launcher", "train", "ebgan", "--data.shards=packed")
     done = run(checkout, *train, launch=True)
     assert done.returncode == 0, done.stderr
-    checkpoints = checkout / "runs" / "wgan_gp" / "checkpoints"
+    checkpoints = checkout / "runs" / "ebgan" / "checkpoints"
     assert (checkpoints / "latest").read_text().strip() == "000000048"
     assert (checkpoints / "000000048" / "rank00001.safetensors").exists()
     again = run(checkout, *train, "--schedule.constant=56")
@@ -66,12 +66,12 @@ def test_three_files_make_a_gan(checkout: Path) -> None:
 
 
 def test_its_own_test_passes(checkout: Path) -> None:
-    done = run(checkout, "pytest", "-q", "-p", "no:cacheprovider", ADDED["check_wgan_gp.py"])
+    done = run(checkout, "pytest", "-q", "-p", "no:cacheprovider", ADDED["check_ebgan.py"])
     assert done.returncode == 0, done.stdout
     assert "3 passed" in done.stdout
 
 
 def test_it_says_that_it_translates_nothing(checkout: Path) -> None:
-    done = run(checkout, "launcher", "translate", "runs/wgan_gp", "data/cells", "out")
+    done = run(checkout, "launcher", "translate", "runs/ebgan", "data", "out")
     assert done.returncode == 2
-    assert "wgan_gp makes pictures from noise, not from pictures" in done.stderr
+    assert "ebgan makes pictures from noise, not from pictures" in done.stderr
