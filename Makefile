@@ -9,17 +9,17 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 LAUNCH := accelerate launch --multi_gpu --num_processes 2 --num_machines 1 \
           --mixed_precision no --dynamo_backend no --main_process_port 0 -m launcher
 
-# RECIPE=pix2pixhd, pix2pix or cyclegan.
+# RECIPE=pix2pixhd, pix2pix, cyclegan or digits.
 RECIPE ?= pix2pixhd
 EARTH := $(DEMO)/earth
 PICTURES := $(DEMO)/$(RECIPE)-pictures
 
-.PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan earth lint test test-long test-short clean
+.PHONY: demo demo-pix2pixhd demo-pix2pix demo-cyclegan demo-digits earth lint test test-long test-short clean
 
 # The demo is made for CPU cores.
 demo: export CUDA_VISIBLE_DEVICES =
 demo: .venv/ready demo-$(RECIPE)
-	@echo "Pictures of the held-out region: $(PICTURES)"
+	@echo "Pictures: $(PICTURES)"
 	@echo "Curves and pictures: tensorboard --logdir $(DEMO)"
 
 demo-pix2pixhd: earth
@@ -45,6 +45,11 @@ demo-cyclegan: earth
 	          --sources=$(EARTH)/images/tiles/test_A --beat=identity,mismatch
 	organza score $(PICTURES)/B2A $(EARTH)/images/tiles/test_A \
 	          --sources=$(EARTH)/images/tiles/test_B --beat=identity,mismatch
+
+demo-digits:
+	organza pack digits $(DEMO)/digits
+	$(LAUNCH) train digits --data.shards=$(DEMO)/digits/train --run_dir=$(DEMO)/digits-run
+	organza sample $(DEMO)/digits-run $(PICTURES) --num=100 --grid=10
 
 earth:
 	organza pack earth $(EARTH)

@@ -1,0 +1,1 @@
+"""Runs where others plant links, or listen for secrets."""
