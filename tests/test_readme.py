@@ -39,6 +39,7 @@ SLIM = {
         "--model.discriminator.ndf=2",
     ],
     "pix2pix": ["--model.generator.ngf=2", "--model.discriminator.ndf=2"],
+    "digits": ["--model.generator.ngf=2", "--model.discriminator.ndf=2"],
 }
 ELSEWHERE = ("make", "pip")
 """`make test` runs this test, in what `pip install` set up; tests/test_demo.py runs `make demo`."""

@@ -39,9 +39,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(folder: Path, packed: Path, gan: str = "cgan", **model: object) -> Path:
-    options = {"side": SIDE, "channels": 1, "num_noise": 3, **NETWORKS, **model}
-    if gan == "cgan":
-        options = {"num_classes": 3, **options}
+    options = {"side": SIDE, "channels": 1, "num_noise": 3}
+    options |= {"num_classes": 3, **NETWORKS} if gan == "cgan" else {}
+    options |= model
     tree = {
         "gan": gan,
         "run_dir": str(folder / "run"),
@@ -189,6 +189,39 @@ def test_mistakes_are_told_before_training(
     status, output = organza("train", recipe(tmp_path, packed, **model))
     assert status and sentence in output and "Traceback" not in output, output
     assert not (tmp_path / "run").exists()
+
+
+GROWING = {"fmap_base": 16, "fmap_max": 4}
+LARGE = {"side": 32, "num_classes": 3}
+ENLARGED = ("mode=resize_and_crop", "load_size=32", "crop_size=32")
+
+
+@pytest.mark.parametrize(
+    ("gan", "model", "options", "sentence"),
+    [
+        ("progan", {"group_size": 3}, (), "which cannot be divided into groups of"),
+        ("progan", {"level_batches": {5: 4}}, (), "names 5: the levels of side=8 are 4, 8"),
+        ("progan", {"level_batches": {4: 3}}, ("--batch.micro=2",), "model.level_batches.4=3"),
+        ("progan", {"stable": 0, "fading": 0}, (), "no level would ever be trained"),
+        ("s2gan", {"turned": 0.5}, (), "but this GAN compares 8"),
+        ("s2gan", {"joint": False}, (), "model.joint=false is refused"),
+        ("biggan", {"shared": False}, (), "model.hierarchical=true needs model.shared=true"),
+        ("sagan", {"num_classes": 3, "side": 48}, (), "with classes choose 32, 64, 128, 256"),
+    ],
+)
+def test_mistakes_in_large_gans(
+    gan: str,
+    model: dict[str, object],
+    options: tuple[str, ...],
+    sentence: str,
+    packed: Path,
+    tmp_path: Path,
+) -> None:
+    if gan != "progan":
+        options = (*options, *(f"--data.preprocess.{option}" for option in ENLARGED))
+    path = recipe(tmp_path, packed, gan, **(GROWING if gan == "progan" else LARGE) | model)
+    status, output = organza("train", path, *options)
+    assert status and sentence in output and "Traceback" not in output, output
 
 
 def test_other_noise_cannot_be_started_from(run: Path, packed: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -39,6 +40,18 @@ def test_when_a_phase_runs(cadence: dict, steps: list[int]) -> None:
 def test_a_phase_that_would_never_run_is_refused(cadence: dict) -> None:
     with pytest.raises(ValueError, match="'G' would never run"):
         Phase("G", ("G",), **cadence)
+
+
+class AveragedBefore(toy.Toy):
+    averaged_before: ClassVar[bool] = True
+
+
+def test_an_average_may_lag_a_step_behind(tmp_path: Path) -> None:
+    toy.train(tmp_path / "after", toy.recipe(), stop=StopAfter(2))
+    toy.train(tmp_path / "before", toy.recipe(), make_gan=AveragedBefore, stop=StopAfter(3))
+    after, before = (find(tmp_path / name).tensors("ema") for name in ("after", "before"))
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in after)
 
 
 def test_what_translates_is_told_how_far_training_had_come(tmp_path: Path) -> None:
