@@ -104,6 +104,11 @@ class GANSettings(Settings):
         return getattr(self, "memory", None)
 
     @property
+    def shares_networks(self) -> bool:
+        """Whether two players train the same parameters."""
+        return False
+
+    @property
     def batch_sizes(self) -> dict[str, int]:
         """Images of a step at some time of the training, beside batch.total, by the option that
         says so."""

@@ -158,6 +158,16 @@ class Config(Settings):
         return self
 
     @model_validator(mode="after")
+    def _zero_fits_the_gan(self) -> Config:
+        if self.backend.kind == "deepspeed" and self.model.shares_networks:
+            raise ValueError(
+                f"backend.kind=deepspeed is refused for gan={self.gan} with these options: two "
+                "players train the same networks, whose parameters each engine would keep in "
+                "buffers of its own; choose backend.kind=accelerate"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _players_exist(self) -> Config:
         known = gan_module(self.gan, "gan").Model.players
         for name in self.optim.players:

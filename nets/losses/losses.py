@@ -78,6 +78,11 @@ def drift(scores: Tensor) -> Tensor:
     return at_least_float32(scores).square().mean()
 
 
+def squared(a: Tensor, b: Tensor) -> Tensor:
+    """Mean of (a - b)^2."""
+    return (at_least_float32(a) - at_least_float32(b)).square().mean()
+
+
 def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     """L1 between the features of one discriminator, its scores (the last entry) left out.
 

@@ -1,14 +1,15 @@
 """What slim GANs from noise learn in minutes, judged by a classifier of held-out real pictures.
 
     python -m tests.benchmarks.samples FOLDER [--gans=dcgan,cgan] [--images=50000] [--num=1000]
-        [--json=FILE]
+        [--along=wgan_gp] [--json=FILE]
 
 Trains each with `organza train` on digits, or on tiles of four land covers, that are packed below
 FOLDER, draws samples with `organza sample`, and prints a row: the share of the class that is met
 least, that of samples which show the asked class, the normalised mutual information of asked and
 shown class, how sure the judge is, and the distance of its features to held-out real pictures,
 beside that of a run of one step and of the real pictures of the training set. What is there already
-is not made again.
+is not made again. --along: how the critic's estimate of a distance and ours go together over the
+checkpoints of one of them (Spearman's rank correlation).
 """
 
 from __future__ import annotations
@@ -109,6 +110,10 @@ def main(arguments: list[str]) -> None:
     rows = list(judged(Path(words[0]), names, *counts))
     columns = list(rows[0])
     print(table(columns, [[str(row[column]) for column in columns] for row in rows]))
+    if "along" in options:
+        print(
+            f"{options['along']}: rank correlation {along(Path(words[0]), options['along']):.2f}."
+        )
     if "json" in options:
         Path(options["json"]).write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -186,6 +191,24 @@ def row(
     }
 
 
+def along(folder: Path, name: str, num: int = 1000) -> float:
+    """Rank correlation of D(x) - D(G(z)) in the log with our distance, over the checkpoints."""
+    run, learner = folder / name, LEARNERS[name]
+    bench = bench_of(folder, learner.data)
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    estimates = {row["images"]: -row["D/real"] - row["D/fake"] for row in logged}
+    ours, theirs = [], []
+    for checkpoint in sorted((run / "checkpoints").glob("[0-9]*")):
+        out = run / f"samples-{checkpoint.name}"
+        organza("sample", str(checkpoint), str(out), f"--num={num}", "--grid=0")
+        made = judge.pictures(out, bench.data.channels)
+        ours.append(judge.distance(bench.judge, made, bench.held_out))
+        images = min(estimates, key=lambda seen: abs(seen - int(checkpoint.name)))
+        theirs.append(estimates[images])
+    ranks = torch.tensor([ours, theirs]).argsort(1).argsort(1).double()
+    return float(torch.corrcoef(ranks)[0, 1])
+
+
 def samples(run: Path, learner: Learner, bench: Bench, images: int, num: int) -> Tensor:
     """What a run makes once it has seen so many images."""
     if not run.exists():
@@ -198,7 +221,12 @@ def samples(run: Path, learner: Learner, bench: Bench, images: int, num: int) ->
             "--schedule.decay=0",
             "--ema.halflife=5000",
             *learner.options,
-            *("--cadence.log=20000", "--cadence.pictures=0", "--cadence.save=0"),
+            *(
+                "--cadence.log=10000",
+                "--cadence.pictures=0",
+                f"--cadence.save={max(1, images // 8)}",
+            ),
+            "--cadence.keep_last=8",
         )
     organza("sample", str(run), str(run / "samples"), f"--num={num}", "--grid=20")
     return judge.pictures(run / "samples", bench.data.channels)

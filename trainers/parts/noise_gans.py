@@ -107,6 +107,8 @@ class NoiseGAN(GAN):
     """Whether G and D are told classes."""
     joint = False
     """Whether D sees generated and real images, with their classes, as one batch, in this order."""
+    real_first = True
+    """Else: whether it sees the real ones before the others, which moves its buffers."""
 
     def __init__(self, config: NoiseSettings):
         super().__init__()
@@ -153,7 +155,7 @@ class NoiseGAN(GAN):
         """What the images of an update are made of: noise, and class where they have one."""
         suffix = f"_{phase}"
         own = {n.removesuffix(suffix): v for n, v in batch.items() if n.endswith(suffix)}
-        return own if phase == "G" else {name: value[:, turn] for name, value in own.items()}
+        return {name: value[:, turn] for name, value in own.items()} if phase == "D" else own
 
     def generate(self, drawn: Batch) -> Tensor:
         """noise (and class) of N images -> [N, channels, side, side]."""
@@ -181,8 +183,10 @@ class NoiseGAN(GAN):
             images = torch.cat([fake, batch["image"]])
             about = {"class": torch.cat([drawn["class"], batch["class"]])}
             on_fake, on_real = self.scores(images, about).split(len(fake))
-        else:
+        elif self.real_first:
             on_real, on_fake = self.scores(batch["image"], batch), self.scores(fake, drawn)
+        else:
+            on_fake, on_real = self.scores(fake, drawn), self.scores(batch["image"], batch)
         return {
             "D/real": losses.discriminator_loss(on_real, True, self.gan_loss),
             "D/fake": losses.discriminator_loss(on_fake, False, self.gan_loss),

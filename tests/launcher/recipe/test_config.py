@@ -79,6 +79,9 @@ def test_names_in_lists_stay_names(recipe: str) -> None:
 def test_loss_scaling_is_refused_where_gradients_are_sharded(recipe: str) -> None:
     with pytest.raises(ConfigError, match="precision=fp16 is refused with backend.kind=deepspeed"):
         config.load(recipe, {"backend.kind": "deepspeed", "precision": "fp16"})
+    heads = {"model.form": "three-heads", "model.side": "32", "backend.kind": "deepspeed"}
+    with pytest.raises(ConfigError, match="backend.kind=deepspeed is refused for gan=infogan"):
+        config.load("infogan", heads)
     loaded = config.load(recipe, {"backend.kind": "deepspeed", "backend.zero": "2"})
     assert (loaded.backend.kind, loaded.backend.zero) == ("deepspeed", 2)
 

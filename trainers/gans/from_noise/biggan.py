@@ -100,6 +100,7 @@ class BigGAN(NoiseGAN):
 
     gan_loss: CriticLoss = "hinge"
     conditional = True
+    real_first = False
     config: Config
 
     def __init__(self, config: Config, training: bool = True):

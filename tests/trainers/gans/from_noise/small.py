@@ -59,6 +59,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "generator_widths": (4, 3, 3, 2),
         "discriminator_widths": (2, 3, 4),
     },
+    "infogan three": {
+        "form": "three-heads",
+        "side": 16,
+        "num_noise": 3,
+        "num_classes": 3,
+        "dropout": 0,
+        "generator_widths": (4, 3),
+        "trunk_widths": (2, 3, 3, 4),
+    },
+    "cogan enlarging": {
+        "form": "enlarging",
+        "side": 16,
+        "num_noise": 3,
+        "dropout": 0,
+        "generator_widths": (4, 3),
+        "discriminator_widths": (2, 3, 3, 4),
+    },
     "sagan": {"side": 16, "channels": 1, "num_noise": 3, "ngf": 8, "ndf": 8},
     "biggan": BIGGAN | {"generator_ortho": 1e-4},
     "s2gan": BIGGAN | {"labelled": 0.5, "turned": 1.0, "num_critic_steps": 1},
@@ -77,11 +94,11 @@ AT_THE_END = Cadence(log=4, pictures=0, save=0)
 
 
 def config_of(name: str, **changes: Any) -> GANSettings:
-    return gan_module(name, "test").Config(**CONFIGS[name] | changes)
+    return gan_module(name.split()[0], "test").Config(**CONFIGS[name] | changes)
 
 
 def make(name: str, **changes: Any) -> GAN:
-    return gan_module(name, "test").Model(config_of(name, **changes))
+    return gan_module(name.split()[0], "test").Model(config_of(name, **changes))
 
 
 def samples(needs: Needs, positions: list[int]) -> Batch:
