@@ -34,6 +34,11 @@ def only(gan: GAN, phase: Phase) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+def generates(gan: GAN, phase: Phase) -> bool:
+    """Whether a phase trains what translates, which is also what is averaged."""
+    return any(path.split(".")[0] in gan.ema for path in phase.nets)
+
+
 class Player(nn.Module):
     """Owns exactly the parameters of one optimizer.
 

@@ -104,9 +104,10 @@ class GANSettings(Settings):
         return getattr(self, "memory", None)
 
     @property
-    def shares_networks(self) -> bool:
-        """Whether two players train the same parameters."""
-        return False
+    def only_alone(self) -> str:
+        """Why these options train on one process alone, without sharding, as the end of a sentence;
+        "" where they do not."""
+        return ""
 
     @property
     def batch_sizes(self) -> dict[str, int]:
@@ -141,7 +142,7 @@ def in_images(span: int | str) -> int:
 def _span(value: Any) -> int | str:
     text = str(value).strip()
     if re.fullmatch(r"\d+(\.\d+)? epochs?", text):
-        return f"{text.split()[0]} epochs"
+        return f"{text.split()[0]} epochs" if float(text.split()[0]) else 0
     if not re.fullmatch(r"\d+", text):
         raise ValueError("give a number of images (12000) or of epochs ('100 epochs')")
     return int(text)

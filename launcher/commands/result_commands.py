@@ -101,8 +101,8 @@ class ResultCommands:
             truncation: the largest number in the noise, 0.5 for example: larger ones are drawn
                 again. Fewer kinds of pictures, and better ones. By default there is no limit.
             interpolate: make so many pictures from each one to the next, from 2 on; 0: none.
-            grid: pictures in a row of the sheet, which with --interpolate has a row for each pair;
-                0: there is no sheet.
+            grid: pictures in a row of the sheet, which with --interpolate has a row for each pair
+                and holds the first 400; 0: there is no sheet.
             weights: ema (the moving average, if the run keeps one) or raw.
         """
         from launcher.run import sampling

@@ -18,7 +18,6 @@ from launcher.recipe.config import Config, ConfigError, load
 from launcher.recipe.data_fit import (
     check_data,
     check_least,
-    check_micro_batch,
     check_multiple,
     check_side,
 )
@@ -78,7 +77,6 @@ def check(config: Config, data: ExpectedData, micro_batch: int) -> None:
         check_least(size, needs, "The data set")
         check_multiple(size, needs.multiple, "The data set")
         check_side(size, needs, "The data set")
-        check_micro_batch(micro_batch, needs)
 
 
 def with_memory_told(config: SomeConfig, cards: tuple[Card, ...], work: Work) -> SomeConfig:

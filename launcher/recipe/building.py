@@ -6,6 +6,7 @@ import torch
 
 from launcher.recipe import memory_presets
 from launcher.recipe.config import Config, ConfigError, gan_module
+from launcher.recipe.data_fit import check_micro_batch
 from launcher.recipe.epochs import ImageSchedule, ResolvedConfig
 from launcher.recipe.optim_options import OptimNumbers
 from trainers.gan import GAN
@@ -36,13 +37,17 @@ def check_networks(config: Config) -> None:
         raise ConfigError(
             f"The networks have {number / 1e9:.1f} thousand million parameters, {largest} alone "
             f"{sizes[largest] / 1e9:.1f}: {number * 16 / 2**30:.0f} GiB with gradients and "
-            "moments. Widths double with each halving: lower num_downsamples, ngf or ndf below "
-            "`model`."
+            "moments. Widths double with each halving: lower num_downsamples, side, ngf or ndf "
+            "below `model`."
         )
 
 
 def num_micro_of(config: Config, world: int) -> int:
     """Micro-batches of a process in one step; refuses batches that cannot be shared evenly."""
+    if world > 1 and config.model.only_alone:
+        raise ConfigError(
+            f"gan={config.gan} with these options trains on one process: {config.model.only_alone}."
+        )
     for option, total in config.model.batch_sizes.items():
         num_micro_in(config, total, option, world)
     return num_micro_in(config, config.batch.total, "batch.total", world)
@@ -57,6 +62,7 @@ def num_micro_in(config: Config, total: int, option: str, world: int) -> int:
             f"(--{option}={world}), or another number of processes."
         )
     micro = config.batch.micro or share
+    check_micro_batch(micro, config.model.needs)
     if share % micro:
         raise ConfigError(
             f"batch.micro={micro} does not divide the {share} images of each process "

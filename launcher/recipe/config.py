@@ -159,11 +159,10 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _zero_fits_the_gan(self) -> Config:
-        if self.backend.kind == "deepspeed" and self.model.shares_networks:
+        if self.backend.kind == "deepspeed" and self.model.only_alone:
             raise ValueError(
-                f"backend.kind=deepspeed is refused for gan={self.gan} with these options: two "
-                "players train the same networks, whose parameters each engine would keep in "
-                "buffers of its own; choose backend.kind=accelerate"
+                f"backend.kind=deepspeed is refused for gan={self.gan} with these options: "
+                f"{self.model.only_alone}; choose backend.kind=accelerate"
             )
         return self
 
@@ -220,7 +219,7 @@ def forget_other_kinds(tree: dict[str, Any], option: str, kind: Any, source: str
         settings = section_of(settings, tuple(path))
     except (KeyError, AttributeError):
         return  # no such section: told when the whole is built
-    if isinstance(section, dict) and path:
+    if isinstance(section, dict) and path and path[-1] in section:
         section[path[-1]] = without_other_kinds(settings, section.get(path[-1]), kind)
 
 

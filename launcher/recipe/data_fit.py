@@ -27,7 +27,6 @@ def check_data(config: Config, sources: tuple[Source, ...], micro_batch: int) ->
     for source in sources:
         members = decoded_members(source.shard_set.members)
         source.shard_set.require_channels({m: source.channels_of(m) for m in members})
-    check_micro_batch(micro_batch, needs)
     if needs.one_size:
         check_one_size(config, sources)
 

@@ -73,8 +73,9 @@ class OptimOptions(OptimNumbers):
     clip: float | None = Field(None, gt=0)
     """Largest gradient norm of a player; null for no clipping."""
     reset_moments: bool = False
-    """Begin the optimizer's moments anew when model.fix_global ends, as the original does; by
-    default those of the enhancers, which have been trained until then, go on."""
+    """Begin the optimizer's moments anew when a player's parameters change, as the originals do: at
+    the end of model.fix_global, and where a level of ProGAN begins or has faded in. By default
+    those of parameters that were trained before go on."""
     players: dict[str, PlayerOptions] = {}
     """What differs for a player: --optim.players.D.lr=4e-4, or shorter --optim.lr_D=4e-4."""
 

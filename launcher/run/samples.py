@@ -45,22 +45,14 @@ def truncated(values: Tensor, limit: float | None) -> Tensor:
     return torch.special.ndtri(below + share * (1 - 2 * below)).to(values.dtype)
 
 
-def between(draws: Batch, needs: Needs, first: int, last: int, count: int) -> Batch:
-    """`count` images from the one in row `first` to the one in row `last` of draws: noise on the
-    great circle, uniform numbers on the line."""
-    shares = torch.linspace(0, 1, count)
-    return {
-        draw.name: torch.stack(
-            [
-                mixed(draws[draw.name][first], draws[draw.name][last], float(share), draw)
-                for share in shares
-            ]
-        )
-        for draw in needs.samples
-    }
+def between(ends: Batch, needs: Needs, share: float) -> Batch:
+    """What an image on the way from the first of two to the second is made of, `share` of the way:
+    noise on the great circle, uniform numbers on the line."""
+    return {draw.name: mixed(ends[draw.name], share, draw) for draw in needs.samples}
 
 
-def mixed(a: Tensor, b: Tensor, share: float, draw: Draw) -> Tensor:
+def mixed(ends: Tensor, share: float, draw: Draw) -> Tensor:
+    a, b = ends
     if draw.distribution == "uniform":
         return torch.lerp(a, b, share)
     cosine = torch.dot(a.flatten(), b.flatten()) / (a.norm() * b.norm())

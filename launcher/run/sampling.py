@@ -24,6 +24,8 @@ from trainers.gan import Batch
 from trainers.settings import Needs
 
 SHEET = "sheet.png"
+SHEET_HOLDS = 400
+"""Pictures of the contact sheet, from the first on."""
 AT_ONCE = 16
 """Images that are made together."""
 
@@ -62,8 +64,7 @@ class Wanted:
         parts = []
         for position, owner in zip(numbers, owners, strict=True):
             ends = drawn(needs, self.seed, (owner, owner + 1), self.truncation)
-            line, step = between(ends, needs, 0, 1, self.steps), position % self.steps
-            parts.append({name: value[step] for name, value in line.items()})
+            parts.append(between(ends, needs, position % self.steps / (self.steps - 1)))
         stacked = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
         return self._told(stacked, owners, needs)
 
@@ -98,18 +99,21 @@ def sample(checkpoint: Path, out: Path, wanted: Wanted, ema: bool) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pictures: list[Tensor] = []
 
+    columns, done = wanted.steps or wanted.columns, 0
+
     def use(key: str, batch: Batch, images: Tensor) -> None:
+        nonlocal done
         for picture in denormalise(images).cpu():
             pixels = picture.permute(1, 2, 0).numpy()
-            path = paths[len(pictures)]
-            save(Image.fromarray(pixels[..., 0] if len(picture) == 1 else pixels), path)
-            pictures.append(picture)
+            save(Image.fromarray(pixels[..., 0] if len(picture) == 1 else pixels), paths[done])
+            done += 1
+            if columns and len(pictures) < SHEET_HOLDS:
+                pictures.append(picture)
 
     bar, move = progress_bar("sampling")
     with bar, memory_errors("sample on another GPU, or on the CPU."):
         batches = Batches(wanted, needs, len(paths))
         run_all(gan.to(device), batches, gan.sample, use, PRECISIONS[config.precision], move)
-    columns = wanted.steps or wanted.columns
     if columns:
         sheet = mosaic(in_colours(torch.stack(pictures)), columns)
         save(Image.fromarray(sheet.permute(1, 2, 0).numpy()), out / SHEET)

@@ -15,7 +15,7 @@ from shards.read.noise import Noise
 from shards.read.order import Shuffle
 from shards.read.sources import Source, open_sources
 from trainers.backends.base import Backend
-from trainers.engine.trainer import Stream
+from trainers.engine.stream import Stream
 from trainers.gan import Batch
 from trainers.recipe import Recipe
 

@@ -18,7 +18,7 @@ from nets.layers.attention import PooledSelfAttention
 from nets.layers.conditional import ProjectionHead
 from nets.layers.growing import shrink
 from nets.layers.spectral import SpectralConv2d, SpectralLinear
-from nets.memory.remat import remat
+from nets.memory.remat import Remat, remat
 
 Side = Literal[32, 64, 128, 256]
 WIDTHS: dict[int, tuple[int, ...]] = {
@@ -42,8 +42,9 @@ class BigganDiscriminator(nn.Module):
 
     Labels are ids [N], or the share of each class [N, num_classes]. `attention`: sides of features
     behind which there is one (see ATTENTION_SIDES). `classifier` and `turns`: heads that tell the
-    class, and by how many quarter turns an image is turned. `recompute`: each block is computed a
-    second time in backward, for memory. All is spectrally normalised, `eps` the least norm.
+    class, and by how many quarter turns an image is turned. `rematerialise`: with "blocks" each is
+    computed a second time in backward, for memory. All is spectrally normalised, `eps` the least
+    norm.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class BigganDiscriminator(nn.Module):
         eps: float = 1e-12,
         classifier: bool = False,
         turns: bool = False,
-        recompute: bool = False,
+        rematerialise: Remat = "none",
     ):
         super().__init__()
         widths = [in_channels, *(width * factor for factor in WIDTHS[side])]
@@ -70,13 +71,13 @@ class BigganDiscriminator(nn.Module):
         self.head = ProjectionHead(widths[-1], num_classes, eps=eps)
         self.classifier = SpectralLinear(widths[-1], num_classes, eps=eps) if classifier else None
         self.turns = SpectralLinear(widths[-1], 4, eps=eps) if turns else None
-        self.recompute = recompute
+        self.rematerialise = rematerialise
 
     def features(self, image: Tensor) -> Tensor:
         """Images -> [N, widest], what `head`, `classifier` and `turns` take."""
         x = image
         for block in self.blocks:
-            x = remat(block, x, when=self.recompute)
+            x = remat(block, x, when=self.rematerialise == "blocks")
         return F.relu(x).sum((2, 3))
 
     def forward(self, image: Tensor, label: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from nets.layers.conditional import ClassEmbedding, ConditionalBatchNorm
 from nets.layers.growing import enlarge
 from nets.layers.norms import Norm, build_norm
 from nets.layers.spectral import SpectralConv2d, SpectralLinear
-from nets.memory.remat import remat
+from nets.memory.remat import Remat, remat
 
 Side = Literal[32, 64, 128, 256]
 WIDTHS: dict[int, tuple[int, ...]] = {
@@ -42,9 +42,9 @@ class BigganGenerator(nn.Module):
     stands behind the class in the block's norms. `shared`: one embedding of `num_shared` numbers
     (as many as the noise where 0) for all norms; without it each has gains and biases of every
     class. `attention`: sides of the features behind which there is one. `eps`, `norm_eps`: the
-    least norm in spectral norms, and what batch norms add to the variance. `recompute`: each block
-    is computed a second time in backward, for memory. Raises ValueError for a hierarchy without
-    shared embedding.
+    least norm in spectral norms, and what batch norms add to the variance. `rematerialise`: with
+    "blocks" each is computed a second time in backward, for memory. Raises ValueError for a
+    hierarchy without shared embedding.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class BigganGenerator(nn.Module):
         norm: Norm = "batch",
         eps: float = 1e-12,
         norm_eps: float = 1e-5,
-        recompute: bool = False,
+        rematerialise: Remat = "none",
     ):
         super().__init__()
         if hierarchical and not shared:
@@ -69,7 +69,7 @@ class BigganGenerator(nn.Module):
         widths = [width * factor for factor in WIDTHS[side]]
         num_parts = len(widths) if hierarchical else 1
         self.part = num_noise // num_parts
-        self.hierarchical, self.recompute = hierarchical, recompute
+        self.hierarchical, self.rematerialise = hierarchical, rematerialise
         num_shared = num_shared or num_noise
         self.embedding = ClassEmbedding(num_classes, num_shared) if shared else None
         self.linear = SpectralLinear(self.part, widths[0] * 16, eps=eps)
@@ -95,7 +95,7 @@ class BigganGenerator(nn.Module):
         x = self.linear(first).unflatten(1, (-1, 4, 4))
         for number, block in enumerate(self.blocks):
             y = torch.cat([embedded, others[number]], dim=1) if self.hierarchical else embedded
-            x = remat(block, x, y, when=self.recompute)
+            x = remat(block, x, y, when=self.rematerialise == "blocks")
         return self.output(F.relu(self.norm(x))).tanh()
 
 

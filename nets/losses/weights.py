@@ -28,7 +28,9 @@ def orthogonality(parameters: Iterable[nn.Parameter], diagonal: bool = False) ->
 
 
 def _off_by(matrix: Tensor, diagonal: bool) -> Tensor:
-    product = matrix @ matrix.t()
-    eye = torch.eye(len(matrix)).to(product)
-    off = product - eye if diagonal else product * (1 - eye)
-    return off.square().sum() / 2
+    rows, columns = matrix.shape
+    # W W' and W'W have the same norm; the smaller one is made.
+    product = matrix @ matrix.t() if rows <= columns else matrix.t() @ matrix
+    norms = matrix.square().sum(1)
+    known = 2 * norms.sum() - rows if diagonal else norms.square().sum()
+    return (product.square().sum() - known) / 2

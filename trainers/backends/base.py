@@ -79,6 +79,16 @@ class Seat:
     def weights_changed(self) -> None:
         """Let the optimizer go on from weights that were changed after its step."""
 
+    def check_scale(self) -> None:
+        """Raise TrainingError where, under fp16, gradients that never become finite only shrink the
+        loss scale: no step is made."""
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
+            raise TrainingError(
+                f"Player {self.phase.name} has had no finite fp16 gradient for long: its loss "
+                f"scale is {self.scaler.get_scale():.3g}. Resume the checkpoint before with "
+                "precision bf16 or fp32."
+            )
+
     def leave(self) -> None:
         """Take the wrapper's hooks off the parameters; the seat is of no use afterwards."""
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nets.layers.norms import untracked
 from trainers.checkpoints.rng_state import drawing_from, random_state
 from trainers.ema import Ema
 from trainers.gan import GAN, Batch
@@ -39,10 +40,12 @@ def picture_of(
 def look(
     gan: GAN, batch: Batch, precision: torch.dtype | None, device: torch.device
 ) -> dict[str, Tensor]:
-    """Pictures as a user would get them; the training after them is none the wiser."""
+    """Pictures as a user would get them; the training after them is none the wiser: this rank alone
+    makes them, and spectral norms that move in eval mode too would leave it apart."""
     gan.eval()
     try:
         with (
+            untracked(gan),
             drawing_from(random_state(device), device),
             torch.autocast(device.type, precision, enabled=precision is not None),
         ):

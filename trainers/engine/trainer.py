@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -29,20 +28,12 @@ from trainers.checkpoints.store import Store
 from trainers.ema import Ema
 from trainers.engine.compilation import Compilation
 from trainers.engine.consensus import Vote
+from trainers.engine.stream import Stream
 from trainers.engine.to_device import Transfer, to_device
-from trainers.errors import TrainingError
-from trainers.gan import GAN, Batch, Phase
-from trainers.player import only, phase_parameters
+from trainers.gan import GAN, Batch
+from trainers.player import generates, only, phase_parameters
 from trainers.recipe import Recipe
 from trainers.schedule import crossed
-
-
-class Stream(Protocol):
-    """position -> micro-batches of this rank from so many images of the run on, without end.
-
-    size: images of a step over all ranks; None: as many as the recipe says."""
-
-    def __call__(self, position: int, size: int | None = None) -> Iterator[Batch]: ...
 
 
 class Trainer:
@@ -220,7 +211,7 @@ class Trainer:
                 if seat is not None:
                     past = seat.past()
                     seat.leave()
-                changed = phase_parameters(self.gan, phase).keys() - past.moments.keys()
+                changed = phase_parameters(self.gan, phase).keys() ^ past.moments.keys()
                 if self.recipe.reset_moments and changed:
                     past = replace(past, moments={})
                 del seat
@@ -262,7 +253,8 @@ class Trainer:
         with self.vote.failing_together():
             size = self.gan.batch_size(self.progress.images)
             if self.batches is None or size != self.size:
-                self.batches, self.size = self.stream(self.progress.images, size), size
+                asked = () if size is None else (size,)
+                self.batches, self.size = self.stream(self.progress.images, *asked), size
             num_micro = self.recipe.num_micro_in(size, self.backend.world)
             raw = [next(self.batches) for _ in range(num_micro)]
             micro_batches = [self.transfer(batch) for batch in raw]
@@ -285,7 +277,7 @@ class Trainer:
         values["memory/peak_gib"] = peak_memory_gib(self.backend.device)
         for seat in self.seats:
             values[f"lr/{seat.phase.name}"] = seat.optimizer.param_groups[0]["lr"]
-            check_scale(seat)
+            seat.check_scale()
         with self.vote.failing_together():
             for observer in self.watching:
                 observer.scalars(self.progress, values)
@@ -301,18 +293,3 @@ class Trainer:
             picture = picture_of(self.gan, self.ema, batch, precision, device, columns)
             for observer in self.watching:
                 observer.pictures(self.progress, picture)
-
-
-def generates(gan: GAN, phase: Phase) -> bool:
-    """Whether a phase trains what translates, which is also what is averaged."""
-    return any(path.split(".")[0] in gan.ema for path in phase.nets)
-
-
-def check_scale(seat: Seat) -> None:
-    """Under fp16 gradients that never become finite only shrink the loss scale: no step is made."""
-    if seat.scaler.is_enabled() and seat.scaler.get_scale() < 1:
-        raise TrainingError(
-            f"Player {seat.phase.name} has had no finite fp16 gradient for long: its loss scale is "
-            f"{seat.scaler.get_scale():.3g}. Resume the checkpoint before with precision bf16 or "
-            "fp32."
-        )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nets.layers.conditioning import denormalise
+from nets.layers.norms import untracked
 from trainers.engine.to_device import to_device
 from trainers.gan import GAN, Batch
 
@@ -51,7 +52,8 @@ def run_all(
     device = next(gan.parameters()).device
     for done, (key, raw) in enumerate(conditions):
         progress(done, len(conditions))
-        with torch.autocast(device.type, precision, enabled=precision is not None):
+        autocast = torch.autocast(device.type, precision, enabled=precision is not None)
+        with untracked(gan), autocast:  # no picture changes the next one
             batch = gan.prepare(to_device(raw, device))
             found = network(batch)
         use(key, batch, found)

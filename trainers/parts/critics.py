@@ -15,7 +15,7 @@ from trainers.parts.noise_gans import Game, NoiseSettings
 from trainers.parts.noise_networks import NoiseDiscriminator, NoiseGenerator
 from trainers.settings import Draw
 
-CriticBatches = Literal["same", "fresh"]
+CriticBatches = Literal["same", "fresh", "pytorch-gan"]
 
 
 class Critic(NoiseDiscriminator):
@@ -34,15 +34,20 @@ class WassersteinSettings(NoiseSettings):
     num_critic_steps: int = Field(5, ge=1)
     """Updates of the critic for one of the generator."""
     critic_batches: CriticBatches = "same"
-    """same: all these updates in one step, on one batch of real images; fresh: one a step, each on
-    a batch of its own, and the generator's in the first of them."""
+    """same: all these updates in one step, on one batch of real images, then the generator's by the
+    images that the critic saw last; fresh (the papers): one a step, each on a batch of its own, and
+    the generator's with the last of them, on noise of its own; pytorch-gan: as fresh, but with the
+    first of them and the critic's noise."""
 
     @property
     def game(self) -> Game:
         """The critic's updates, then the generator's."""
+        steps = self.num_critic_steps
+        if self.critic_batches == "same":
+            return Game(turns=steps)
         if self.critic_batches == "fresh":
-            return Game(every=self.num_critic_steps)
-        return Game(turns=self.num_critic_steps)
+            return Game(every=steps, offset=steps - 1, own_noise=True)
+        return Game(every=steps)
 
 
 class PenaltySettings(WassersteinSettings):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -28,6 +28,8 @@ from trainers.settings import Draw, GANSettings, Needs
 
 Channels = Annotated[Literal[1, 3], BeforeValidator(number)]
 """Grey or RGB."""
+AT_ONCE = 8
+"""Images that are made together to be shown: no more than are trained with, and often fewer."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class NoiseGAN(GAN):
             elif name in self.config.needs.channels:
                 prepared[name] = conditioning.normalise(value, dtype)
             elif isinstance(value, Tensor):
-                prepared[name] = value.to(dtype)
+                # As they were drawn: in low precision a penalty's places would lie on a grid.
+                prepared[name] = value.to(torch.promote_types(dtype, torch.float32))
         return prepared
 
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
@@ -187,6 +190,10 @@ class NoiseGAN(GAN):
             on_real, on_fake = self.scores(batch["image"], batch), self.scores(fake, drawn)
         else:
             on_fake, on_real = self.scores(fake, drawn), self.scores(batch["image"], batch)
+        return self.terms_of(on_real, on_fake)
+
+    def terms_of(self, on_real: Tensor, on_fake: Tensor) -> Terms:
+        """D's terms by its scores [N] each."""
         return {
             "D/real": losses.discriminator_loss(on_real, True, self.gan_loss),
             "D/fake": losses.discriminator_loss(on_fake, False, self.gan_loss),
@@ -202,7 +209,13 @@ class NoiseGAN(GAN):
         def critic(image: Tensor) -> Tensor:
             return self.scores(image, drawn)
 
-        return losses.gradient_penalty(critic, batch["image"], fake, share)
+        real = batch["image"]
+        return losses.gradient_penalty(critic, real, fake, share, **self.penalty_options)
+
+    @property
+    def penalty_options(self) -> dict[str, Any]:
+        """What `losses.gradient_penalty` takes beside the images."""
+        return {}
 
     @torch.no_grad()
     def sample(self, batch: Batch) -> Tensor:
@@ -210,7 +223,10 @@ class NoiseGAN(GAN):
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
-        return {"fake": conditioning.in_colours(conditioning.denormalise(self.sample(batch)))}
+        parts = zip(*(value.split(AT_ONCE) for value in batch.values()), strict=True)
+        images = (self.sample(dict(zip(batch, part, strict=True))) for part in parts)
+        shown = [conditioning.denormalise(image).cpu() for image in images]
+        return {"fake": conditioning.in_colours(torch.cat(shown))}
 
     def static_parts(self) -> list[nn.Module]:
         """Not D where a penalty differentiates it twice."""

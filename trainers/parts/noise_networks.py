@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -23,7 +23,7 @@ from trainers.parts.noise_gans import NoiseSettings
 from trainers.settings import Settings
 
 Kind = Literal["dcgan", "mlp"]
-Widths = tuple[int, ...]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
 class NoiseGenerator(Settings):
@@ -53,7 +53,18 @@ class NoiseGenerator(Settings):
     @model_validator(mode="after")
     def _options_are_of_this_kind(self) -> NoiseGenerator:
         check_kind(self, self.kind, "model.generator")
+        if self.kind == "mlp" and self.norm == "instance":
+            raise ValueError(
+                "model.generator.norm=instance is refused for model.generator.kind=mlp, which has "
+                "nothing to take a mean over: choose sync-batch, batch or none"
+            )
         return self
+
+    @property
+    def min_batch(self) -> int:
+        """Least images that its norms can take a mean over."""
+        batched = self.norm in ("batch", "sync-batch")
+        return 2 if self.kind == "mlp" and batched and len(self.widths) > 1 else 1
 
     def build(
         self, num_noise: int, channels: int, side: int, biased: bool, num_classes: int = 0
@@ -128,10 +139,12 @@ def build_pair(
     num_classes: int = 0,
 ) -> nn.ModuleDict:
     """G and, in training, D, with first weights as DCGAN's (section 4)."""
-    nets = nn.ModuleDict(
-        {"G": generator.build(config.num_noise, config.channels, config.side, biased, num_classes)}
-    )
-    if training:
-        nets["D"] = discriminator.build(config.channels, config.side, biased, num_classes)
+    shape = (config.channels, config.side, biased, num_classes)
+    try:
+        nets = nn.ModuleDict({"G": generator.build(config.num_noise, *shape)})
+        if training:
+            nets["D"] = discriminator.build(*shape)
+    except ValueError as error:
+        raise ValueError(f"model.side={config.side}: {error}") from error
     init_normal(nets, zero_bias=True)
     return nets

@@ -11,6 +11,7 @@ import yaml
 from launcher.commands import cli
 from launcher.recipe import building, config, epochs, originals_options, yaml_files
 from launcher.recipe.arguments import prepared
+from launcher.recipe.building import num_micro_of
 from launcher.recipe.config import ConfigError
 from trainers.recipe import OptimizerRecipe
 
@@ -399,3 +400,18 @@ def test_each_player_may_have_an_optimizer_of_its_own() -> None:
 def test_numbers_of_another_optimizer_are_told(options: dict[str, str], sentence: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(sentence)):
         config.load("cyclegan", options)
+
+
+def test_a_network_of_another_kind_may_be_chosen_where_a_recipe_names_none() -> None:
+    chosen = config.load("gan", {"model.generator.kind": "dcgan"})
+    assert chosen.model.generator.kind == "dcgan"
+    sized = config.load("biggan", {"model.side": "64", "model.num_classes": "10"})
+    assert sized.model.attention == {"G": (32,), "D": (32,)}
+
+
+def test_what_trains_on_one_process_alone_is_refused_on_two() -> None:
+    told = {"model.gan_loss": "wgangp", "model.num_classes": "0", "batch.total": "4"}
+    chosen = config.load("sagan", told)
+    assert num_micro_of(chosen, 1) == 1
+    with pytest.raises(ConfigError, match="trains on one process: the update by the penalty"):
+        num_micro_of(chosen, 2)

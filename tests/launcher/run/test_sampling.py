@@ -192,7 +192,8 @@ def test_mistakes_are_told_before_training(
 
 
 GROWING = {"fmap_base": 16, "fmap_max": 4}
-LARGE = {"side": 32, "num_classes": 3}
+LARGE = {"side": 32, "num_classes": 3, "num_noise": 4}
+NORMED = {"side": 32, "generator": {"widths": [4, 4], "norm": "batch"}}
 ENLARGED = ("mode=resize_and_crop", "load_size=32", "crop_size=32")
 
 
@@ -206,10 +207,22 @@ ENLARGED = ("mode=resize_and_crop", "load_size=32", "crop_size=32")
         ("s2gan", {"turned": 0.5}, (), "but this GAN compares 8"),
         ("s2gan", {"joint": False}, (), "model.joint=false is refused"),
         ("biggan", {"shared": False}, (), "model.hierarchical=true needs model.shared=true"),
+        ("biggan", {"num_noise": 3}, (), "model.num_noise=3 cannot be shared by 4 parts"),
+        ("biggan", {"generator_attention": [48]}, (), "model.generator_attention=48 is no side"),
+        ("progan", {"fmap_base": 8, "side": 64}, (), "leaves the level of 64x64 no channel"),
+        ("progan", {"level_batches": {4: 6}, "group_size": 4}, (), "divided into groups of"),
+        ("gan", {"side": 8, "generator": {"widths": []}}, (), "generator.widths"),
+        ("gan", {"side": 8, "generator": {"norm": "instance"}}, (), "norm=instance is refused"),
+        ("gan", NORMED, ("--batch.micro=1",), "but this GAN compares 2 or more"),
+        ("dcgan", {"side": 30}, (), "model.side=30: images of 30x30 do not fit"),
+        ("infogan", {"side": 28, "norm": "instance"}, (), "model.norm=instance is refused"),
+        ("infogan", {"side": 30}, (), "model.form=original makes 28 or 32"),
+        ("infogan", {"trunk_widths": [1]}, (), "model.trunk_widths=[1]: give 3 numbers"),
+        ("cogan", {"side": 32}, (), "model.form=original makes 28, enlarging a multiple of 16"),
         ("sagan", {"num_classes": 3, "side": 48}, (), "with classes choose 32, 64, 128, 256"),
     ],
 )
-def test_mistakes_in_large_gans(
+def test_mistakes_of_each_gan(
     gan: str,
     model: dict[str, object],
     options: tuple[str, ...],
@@ -219,7 +232,8 @@ def test_mistakes_in_large_gans(
 ) -> None:
     if gan != "progan":
         options = (*options, *(f"--data.preprocess.{option}" for option in ENLARGED))
-    path = recipe(tmp_path, packed, gan, **(GROWING if gan == "progan" else LARGE) | model)
+    usual = {"progan": GROWING}.get(gan, LARGE if gan in ("biggan", "s2gan", "sagan") else {})
+    path = recipe(tmp_path, packed, gan, **usual | model)
     status, output = organza("train", path, *options)
     assert status and sentence in output and "Traceback" not in output, output
 

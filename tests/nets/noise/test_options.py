@@ -254,9 +254,9 @@ def test_classes_are_taken_as_ids_and_as_shares(shared: bool) -> None:
 
 def test_recomputed_blocks_of_biggan_leave_the_same_state_and_gradients() -> None:
     found = []
-    for recompute in (False, True):
-        generator = small_biggan(recompute=recompute)
-        options = dict(attention=(16,), classifier=True, turns=True, recompute=recompute)
+    for preset in ("none", "blocks"):
+        generator = small_biggan(rematerialise=preset)
+        options = dict(attention=(16,), classifier=True, turns=True, rematerialise=preset)
         judge = BigganDiscriminator(3, 2, 2, 32, **options).double()
         for block in judge.blocks:
             nn.init.ones_(block.attention.gamma)

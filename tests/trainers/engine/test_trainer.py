@@ -14,9 +14,10 @@ from tests.processes import gang
 from tests.trainers import toy
 from trainers.board.board import Observer
 from trainers.checkpoints.checkpoint import find
-from trainers.engine.trainer import Trainer, generates
+from trainers.engine.trainer import Trainer
 from trainers.errors import TrainingError
 from trainers.gans.from_images import cyclegan, pix2pix, pix2pixhd
+from trainers.player import generates
 from trainers.recipe import Cadence, OptimizerRecipe
 from trainers.schedule import Schedule
 

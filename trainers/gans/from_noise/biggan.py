@@ -15,26 +15,27 @@ Batches: see trainers.parts.noise_gans.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
-from nets.discriminators.biggan import BigganDiscriminator
-from nets.generators.biggan import BigganGenerator
+from nets.discriminators.biggan import ATTENTION_SIDES, BigganDiscriminator
+from nets.generators.biggan import WIDTHS, BigganGenerator
 from nets.layers.init import init_orthogonal
 from nets.layers.norms import Norm
 from nets.losses.losses import CriticLoss
 from nets.losses.weights import orthogonality
 from trainers.gan import Batch, Terms
 from trainers.parts.noise_gans import Game, NoiseGAN, NoiseSettings
+from trainers.parts.translators import number
 from trainers.settings import Needs
 
 
 class Config(NoiseSettings):
     """Options under `model`. Defaults are the paper's for 128x128."""
 
-    side: Literal[32, 64, 128, 256] = 128
+    side: Annotated[Literal[32, 64, 128, 256], BeforeValidator(number)] = 128
     """Width and height of the images; data.preprocess must give such."""
     num_noise: int = Field(120, ge=1)
     """Numbers, drawn from N(0, 1), that an image is made of."""
@@ -50,9 +51,10 @@ class Config(NoiseSettings):
     """One embedding of the classes for all norms; false: gains and biases of each class."""
     num_shared: int = Field(128, ge=0)
     """Numbers of the shared embedding; 0: as many as the noise."""
-    generator_attention: tuple[int, ...] = (64,)
-    """Sides of G's features that are followed by attention."""
-    discriminator_attention: tuple[int, ...] = (64,)
+    generator_attention: tuple[int, ...] | None = None
+    """Sides of G's features that are followed by attention; null: 64, for 64x64 32, for 32x32 none.
+    """
+    discriminator_attention: tuple[int, ...] | None = None
     """The same of D."""
     num_critic_steps: int = Field(2, ge=1)
     """Updates of D, each on a batch of its own, for one of G."""
@@ -73,10 +75,24 @@ class Config(NoiseSettings):
     that fits the card."""
 
     @model_validator(mode="after")
-    def _hierarchy_needs_the_shared_embedding(self) -> Config:
+    def _options_fit(self) -> Config:
         if self.hierarchical and not self.shared:
             raise ValueError("model.hierarchical=true needs model.shared=true: set it to false")
+        parts = len(WIDTHS[self.side])
+        if self.hierarchical and self.num_noise < parts:
+            raise ValueError(
+                f"model.num_noise={self.num_noise} cannot be shared by {parts} parts of G: give as "
+                "many or more, or model.hierarchical=false"
+            )
+        check_attention(self)
         return self
+
+    @property
+    def attention(self) -> dict[str, tuple[int, ...]]:
+        """Sides with attention in G and in D."""
+        usual = {32: (), 64: (32,)}.get(self.side, (64,))
+        given = {"G": self.generator_attention, "D": self.discriminator_attention}
+        return {name: usual if sides is None else sides for name, sides in given.items()}
 
     @property
     def game(self) -> Game:
@@ -93,6 +109,21 @@ class Config(NoiseSettings):
     def needs(self) -> Needs:
         """And the classes of the images."""
         return replace(super().needs, classes=self.num_classes)
+
+
+def check_attention(config: Any) -> None:
+    """Raise ValueError for sides at which BigGAN's networks have no block."""
+    known = {
+        "generator": [8 << number for number in range(len(WIDTHS[config.side]) - 1)],
+        "discriminator": [*dict.fromkeys(ATTENTION_SIDES[config.side])],
+    }
+    for name, sides in known.items():
+        for side in getattr(config, f"{name}_attention") or ():
+            if side not in sides:
+                raise ValueError(
+                    f"model.{name}_attention={side} is no side of its features: choose from "
+                    f"{', '.join(map(str, sides))}"
+                )
 
 
 class BigGAN(NoiseGAN):
@@ -113,9 +144,9 @@ class BigGAN(NoiseGAN):
                 config.channels,
                 config.ndf,
                 config.side,
-                config.discriminator_attention,
+                config.attention["D"],
                 config.spectral_eps,
-                recompute=config.memory == "blocks",
+                rematerialise="blocks" if config.memory == "blocks" else "none",
                 **self.heads_of(config),
             )
         init_orthogonal(self.nets)
@@ -157,11 +188,11 @@ def _generator(config: Config) -> BigganGenerator:
         hierarchical=config.hierarchical,
         shared=config.shared,
         num_shared=config.num_shared,
-        attention=config.generator_attention,
+        attention=config.attention["G"],
         norm=config.norm,
         eps=config.spectral_eps,
         norm_eps=config.norm_eps,
-        recompute=config.memory == "blocks",
+        rematerialise="blocks" if config.memory == "blocks" else "none",
     )
 
 

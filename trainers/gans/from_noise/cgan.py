@@ -105,7 +105,8 @@ class Config(PenaltySettings):
     @property
     def needs(self) -> Needs:
         """And the classes of the images."""
-        return replace(super().needs, classes=self.num_classes, sample_classes=self.num_classes)
+        classes, least = self.num_classes, self.generator.min_batch
+        return replace(super().needs, classes=classes, sample_classes=classes, min_batch=least)
 
 
 class ConditionalGAN(NoiseGAN):

@@ -82,7 +82,8 @@ class Config(NoiseSettings):
     def needs(self) -> Needs:
         """Two sets, drawn independently."""
         both = dict.fromkeys(("a", "b"), self.channels)
-        return replace(super().needs, layout="unpaired", channels=both)
+        least = 1 if self.original else 2  # the features of D come down to one pixel
+        return replace(super().needs, layout="unpaired", channels=both, min_batch=least)
 
 
 class CoGAN(NoiseGAN):
@@ -92,9 +93,8 @@ class CoGAN(NoiseGAN):
 
     def __init__(self, config: Config, training: bool = True):
         super().__init__(config)
-        self.nets = nn.ModuleDict((_original if config.original else _enlarging)(config))
-        if not training:
-            del self.nets["D"]
+        nets = _original(config) if config.original else _enlarging(config)
+        self.nets = nn.ModuleDict(nets if training else {"G": nets["G"]})
         init_normal(self.nets, zero_bias=True)
         share = 1.0 if config.original else 0.5
         self.weights = {"D/real": share, "D/fake": share, "G/gan": 1.0}

@@ -11,6 +11,7 @@ Batches: see trainers.parts.noise_gans.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from nets.layers.norms import Norm
 from nets.losses import losses
 from trainers.parts.noise_gans import Channels, Game, NoiseGAN, NoiseSettings
 from trainers.parts.noise_networks import NoiseDiscriminator, NoiseGenerator, build_pair
+from trainers.settings import Needs
 
 
 class LinearGenerator(NoiseGenerator):
@@ -58,6 +60,11 @@ class Config(NoiseSettings):
     def game(self) -> Game:
         """One update of each."""
         return Game(generator_first=self.generator_first)
+
+    @property
+    def needs(self) -> Needs:
+        """Enough images for G's norms."""
+        return replace(super().needs, min_batch=self.generator.min_batch)
 
 
 class PlainGAN(NoiseGAN):

@@ -85,6 +85,11 @@ class Config(NoiseSettings):
                 f"model.form=three-heads takes a side that is a multiple of 16, and one category: "
                 f"model.side={self.side} and model.num_categories={self.num_categories} do not fit"
             )
+        if self.norm == "instance":
+            raise ValueError(
+                "model.norm=instance is refused: features of one pixel have nothing to take a mean "
+                "over; choose sync-batch, batch or none"
+            )
         if not self.three_heads and self.side not in (28, 32):
             raise ValueError(f"model.side={self.side}: model.form=original makes 28 or 32")
         for name, count in self.layers.items():
@@ -99,9 +104,10 @@ class Config(NoiseSettings):
         return self.form == "three-heads"
 
     @property
-    def shares_networks(self) -> bool:
+    def only_alone(self) -> str:
         """INFO trains what G and D train."""
-        return self.three_heads
+        reason = "two players train the same networks, whose gradients each would synchronise"
+        return reason if self.three_heads else ""
 
     @property
     def layers(self) -> dict[str, int]:
@@ -135,7 +141,8 @@ class Config(NoiseSettings):
     @property
     def needs(self) -> Needs:
         """Images without classes; a sample's first category may be chosen."""
-        return replace(super().needs, samples=self.of_a_sample, sample_classes=self.num_classes)
+        made: dict[str, Any] = {"samples": self.of_a_sample, "min_batch": 2}
+        return replace(super().needs, sample_classes=self.num_classes, **made)
 
 
 class InfoGAN(NoiseGAN):

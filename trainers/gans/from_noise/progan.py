@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from nets.discriminators.progan import ProganDiscriminator, SimpleProganDiscriminator
@@ -29,13 +29,14 @@ from nets.layers.growing import enlarge, fade_image, shrink
 from nets.losses import losses
 from trainers.gan import Batch, Phase, Terms
 from trainers.parts.noise_gans import Game, NoiseGAN, NoiseSettings
+from trainers.parts.translators import number
 from trainers.settings import Draw, Needs, Span, in_images
 
 
 class Config(NoiseSettings):
     """Options under `model`. Defaults are the paper's."""
 
-    side: Literal[8, 16, 32, 64, 128, 256, 512, 1024] = 1024
+    side: Annotated[Literal[8, 16, 32, 64, 128, 256, 512, 1024], BeforeValidator(number)] = 1024
     """Width and height of the images at the end; data.preprocess must give such."""
     num_noise: int = Field(512, ge=1)
     """Numbers, drawn from N(0, 1), that an image is made of."""
@@ -47,9 +48,9 @@ class Config(NoiseSettings):
     """Most channels of a level."""
     group_size: int = Field(4, ge=1)
     """Images of a process whose deviation D sees (form=original; simple: all of its batch)."""
-    stable: Span = 600_000
+    stable: Span = 800_000
     """Images at each level once it has faded in."""
-    fading: Span = 600_000
+    fading: Span = 800_000
     """Images over which a level fades in; 0: at once."""
     level_batches: dict[int, Annotated[int, Field(ge=1)]] = {}
     """Images of a step by side of the level, 4 to `side`; batch.total for those not named."""
@@ -66,6 +67,11 @@ class Config(NoiseSettings):
                     f"model.level_batches names {side}: the levels of side={self.side} are "
                     f"{', '.join(map(str, self.sides))}"
                 )
+        if self.fmap_base >> len(self.sides) == 0:
+            raise ValueError(
+                f"model.fmap_base={self.fmap_base} leaves the level of {self.side}x{self.side} no "
+                f"channel: give {2 ** len(self.sides)} or more"
+            )
         if self.stable == self.fading == 0:
             raise ValueError("model.stable and model.fading are 0: no level would ever be trained")
         return self
@@ -201,23 +207,19 @@ class ProGAN(NoiseGAN):
             return self.nets["D"](image, self.lod)
         return self.nets["D"](image, self.level, 1 - self.remaining)
 
-    def discriminator_terms(self, batch: Batch, drawn: Batch, fake: Tensor) -> Terms:
-        on_real, on_fake = self.scores(batch["image"], batch), self.scores(fake, drawn)
-        return {
-            "D/real": losses.discriminator_loss(on_real, True, self.gan_loss),
-            "D/fake": losses.discriminator_loss(on_fake, False, self.gan_loss),
-            "D/drift": losses.drift(on_real),
-        }
+    def terms_of(self, on_real: Tensor, on_fake: Tensor) -> Terms:
+        return super().terms_of(on_real, on_fake) | {"D/drift": losses.drift(on_real)}
 
-    def penalty(self, batch: Batch, drawn: Batch, fake: Tensor, share: Tensor) -> Tensor:
-        how: dict[str, Any] = {}
-        if self.config.form == "original":
-            how = {"share_of": "fake", "target": float(2 ** int(self.lod))}
+    @property
+    def penalty_options(self) -> dict[str, Any]:
+        """The slope is that of a full-size image (form=original)."""
+        if self.config.form == "simple":
+            return {}
+        return {"share_of": "fake", "target": float(2 ** int(self.lod))}
 
-        def critic(image: Tensor) -> Tensor:
-            return self.scores(image, drawn)
-
-        return losses.gradient_penalty(critic, batch["image"], fake, share, **how)
+    def static_parts(self) -> list[nn.Module]:
+        """None: what runs changes with every step of a fade."""
+        return []
 
     def sample(self, batch: Batch) -> Tensor:
         """At full size, also of a run that has not come so far."""

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from nets.losses import codes, losses
 from trainers.gan import Batch, Terms
@@ -79,6 +79,11 @@ class S2GAN(biggan.BigGAN):
     def heads_of(config: biggan.Config) -> dict[str, bool]:
         assert isinstance(config, Config)
         return {"classifier": True, "turns": config.turned > 0}
+
+    def static_parts(self) -> list[nn.Module]:
+        """D is called by its parts."""
+        d: Any = self.nets["D"]
+        return [self.nets["G"], *d.blocks]
 
     def num_turned(self, batch: int) -> int:
         """Images of a batch that are shown in all four turns."""

@@ -29,6 +29,7 @@ from nets.generators.sagan import SaganGenerator
 from nets.layers.init import init_orthogonal
 from nets.layers.norms import Norm
 from trainers.gan import Batch, Phase, Terms
+from trainers.gans.from_noise import biggan
 from trainers.parts.noise_gans import Game, NoiseGAN, NoiseSettings
 from trainers.settings import Draw, Needs
 
@@ -46,14 +47,14 @@ class Config(NoiseSettings):
     """Channels of D at full size."""
     generator_attention: tuple[int, ...] | None = None
     """Sides of G's features that are followed by attention; null: the last two hidden ones without
-    classes, 32 with."""
+    classes, with classes 32, and none at 32x32."""
     discriminator_attention: tuple[int, ...] | None = None
-    """The same of D; null: the last two without classes, 32 with."""
+    """The same of D; null: the last two without classes, else as G's."""
     norm: Norm = "sync-batch"
     """Of G: sync-batch (over all processes), batch (over a process), instance or none."""
     gan_loss: Literal["hinge", "wgangp"] = "hinge"
     """hinge, or wgangp (Wasserstein, with a gradient penalty in an update of its own)."""
-    lambda_gp: float = Field(10.0, ge=0)
+    lambda_gp: float = Field(10.0, gt=0)
     """Weight of the gradient penalty (wgangp)."""
     spectral_eps: float = Field(1e-12, gt=0)
     """Least norm in spectral norms."""
@@ -64,9 +65,17 @@ class Config(NoiseSettings):
             raise ValueError(
                 f"model.side={self.side}: with classes choose {', '.join(map(str, WIDTHS))}"
             )
+        if self.num_classes:
+            biggan.check_attention(self)
         if self.num_classes and self.gan_loss != "hinge":
             raise ValueError("model.gan_loss=wgangp belongs to model.num_classes=0: choose hinge")
         return self
+
+    @property
+    def only_alone(self) -> str:
+        """The penalty's update leaves D's last bias without a gradient."""
+        reason = "the update by the penalty alone (wgangp) gives one parameter of D no gradient"
+        return reason if self.gan_loss == "wgangp" else ""
 
     @property
     def game(self) -> Game:
@@ -137,8 +146,9 @@ def _without_classes(config: Config, training: bool) -> nn.ModuleDict:
 
 def _with_classes(config: Config, training: bool) -> nn.ModuleDict:
     side: Any = config.side
+    usual = (32,) if config.side > 32 else ()
     made, judged = (
-        (32,) if sides is None else sides
+        usual if sides is None else sides
         for sides in (config.generator_attention, config.discriminator_attention)
     )
     nets = nn.ModuleDict(

@@ -77,6 +77,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "discriminator_widths": (2, 3, 3, 4),
     },
     "sagan": {"side": 16, "channels": 1, "num_noise": 3, "ngf": 8, "ndf": 8},
+    "sagan wgangp": {
+        "side": 16,
+        "channels": 1,
+        "num_noise": 3,
+        "ngf": 8,
+        "ndf": 8,
+        "gan_loss": "wgangp",
+    },
     "biggan": BIGGAN | {"generator_ortho": 1e-4},
     "s2gan": BIGGAN | {"labelled": 0.5, "turned": 1.0, "num_critic_steps": 1},
     "progan": {

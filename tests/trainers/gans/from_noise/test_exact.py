@@ -14,6 +14,8 @@ from trainers.backends.deepspeed_zero import prepare_import
 from trainers.checkpoints.checkpoint import find
 
 GROWING = {"level_batches": {4: 8}}
+SHARED = {name for name in CONFIGS if not config_of(name).only_alone}
+"""Those that several processes may train."""
 UPRIGHT = {"turned": 0}
 """Which images are turned, and how many, is a matter of a process."""
 
@@ -37,7 +39,7 @@ def test_interrupted_equals_uninterrupted(name: str, alone: Path, tmp_path: Path
 def in_gang(folder: Path, zero: int | None, dtype: torch.dtype) -> None:
     """A run of each by a gang."""
     for name in CONFIGS:
-        if zero is None or not config_of(name).shares_networks:
+        if not config_of(name).only_alone:
             train(folder / name, name, zero=zero, dtype=dtype)
     if zero is None:
         train(folder / "upright", "s2gan", UPRIGHT, dtype=dtype)
@@ -45,7 +47,7 @@ def in_gang(folder: Path, zero: int | None, dtype: torch.dtype) -> None:
 
 def test_two_processes_are_one(alone: Path, tmp_path: Path) -> None:
     gang.run(2, in_gang, tmp_path, None, torch.float64)
-    for name in CONFIGS.keys() - {"progan", "s2gan"}:
+    for name in SHARED - {"progan", "s2gan"}:
         assert_same(alone / name, tmp_path / name, tolerance=2e-9)
     train(tmp_path / "halves", "progan", num_micro=2)  # the deviation is of a micro-batch
     assert_same(tmp_path / "halves", tmp_path / "progan", tolerance=2e-9)
@@ -67,7 +69,7 @@ def test_zero_is_ddp(stage: int, ddp: Path, tmp_path: Path) -> None:
     gang.run(2, in_gang, tmp_path, stage, torch.float32)
     for place in tmp_path.iterdir():
         assert_same(ddp / place.name, place)
-    assert {place.name for place in tmp_path.iterdir()} == CONFIGS.keys() - {"infogan three"}
+    assert {place.name for place in tmp_path.iterdir()} == SHARED
 
 
 def test_a_level_may_have_a_batch_of_its_own(tmp_path: Path) -> None:

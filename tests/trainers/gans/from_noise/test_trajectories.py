@@ -260,7 +260,7 @@ def test_progan() -> None:
         kept.halflife = 8 * log(0.5) / log(0.999)  # type: ignore[assignment]
         return kept
 
-    follow(read("progan_karras_fade8"), model, both(EQUALISED), growing, NAMES, ema, keys)
+    follow(read("progan_karras_fade8"), model, both(EQUALISED), growing, NAMES, ema, keys, "sample")
 
 
 def test_simple_progan() -> None:

@@ -33,6 +33,7 @@ from trainers.recipe import OptimizerRecipe
 Case = dict[str, Any]
 Names = dict[str, dict[str, float]]
 """Recorded name -> our terms, each with a factor, whose sum it is."""
+Make = Callable[[Batch], Tensor]
 Inputs = list[dict[str, Tensor]]
 """By update of a step: role -> tensor."""
 
@@ -50,6 +51,7 @@ def follow(
     names: Names,
     ema: Callable[[GAN], Ema] | None = None,
     keys: dict[str, dict[str, str]] | None = None,
+    make: str = "generate",
 ) -> None:
     """All recorded updates: losses, gradient norms, the first gradients, the last weights, and what
     the generator then makes. batch: what the stream would give for the inputs of a step's updates.
@@ -94,7 +96,7 @@ def follow(
                         gan.constrain(phase.name)
             carry |= out
     check_weights(case, gan, keys, average)
-    check_probe(case, gan, average)
+    check_probe(case, gan, average, getattr(gan, make))
 
 
 def named(gan: GAN) -> list[tuple[str, Any]]:
@@ -163,13 +165,13 @@ def check_weights(
             check_summary(value, expected, direction, 1e-8 * max(expected["l2"], 1e-6))
 
 
-def check_probe(case: Case, gan: GAN, average: Ema | None) -> None:
+def check_probe(case: Case, gan: GAN, average: Ema | None, make: Make) -> None:
     """What the generator makes in eval mode, which changes nothing, then in train mode; then the
     same of its average."""
     given = probed({role: drawn(spec) for role, spec in case["probe_inputs"].items()})
     with np.load(NETWORKS / "trajectories" / f"{case['case']}.probe.npz") as stored:
         for mode in ("eval", "train"):
-            made = made_in(gan, mode, given)
+            made = made_in(gan, mode, given, make)
             parts = {f"G_{mode}": made} if made.ndim == 4 else {}
             parts |= {f"G_{mode}_{n}": part for n, part in enumerate(made) if made.ndim == 5}
             for name in parts.keys() & set(stored.files):
@@ -178,15 +180,15 @@ def check_probe(case: Case, gan: GAN, average: Ema | None) -> None:
             if f"G_ema_{mode}" in stored.files:
                 assert average is not None
                 with average.swapped(gan):
-                    image = made_in(gan, mode, given)
+                    image = made_in(gan, mode, given, make)
                 recorded = torch.from_numpy(stored[f"G_ema_{mode}"])
                 assert distance(strided(image), recorded) < 1e-9, f"average, {mode}"
 
 
-def made_in(gan: GAN, mode: str, given: Batch) -> Tensor:
+def made_in(gan: GAN, mode: str, given: Batch, make: Make) -> Tensor:
     gan.train(mode == "train")
     with torch.no_grad():
-        return gan.generate(given)
+        return make(given)
 
 
 def probed(given: dict[str, Tensor]) -> Batch:

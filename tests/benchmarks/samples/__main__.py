@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from launcher.text.tables import table
-from tests.benchmarks import judge
+from tests.benchmarks.samples import judge
 
 
 @dataclass(frozen=True)

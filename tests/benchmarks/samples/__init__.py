@@ -1,0 +1,1 @@
+"""What GANs from noise have learnt: samples, and who judges them."""
