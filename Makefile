@@ -48,7 +48,7 @@ demo-cyclegan: earth
 
 demo-digits:
 	organza pack digits $(DEMO)/digits
-	$(LAUNCH) train digits --data.shards=$(DEMO)/digits/train --run_dir=$(DEMO)/digits-run
+	organza train digits --data.shards=$(DEMO)/digits/train --run_dir=$(DEMO)/digits-run
 	organza sample $(DEMO)/digits-run $(PICTURES) --num=100 --grid=10
 
 earth:

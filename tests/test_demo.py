@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.launcher.sample import ROOT, environment
+from tests.benchmarks.samples import judge
+from tests.launcher.sample import ROOT, environment, organza
 from tests.processes import patience
 from trainers.checkpoints.checkpoint import find
 
@@ -27,17 +29,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("demo")
 
 
-@pytest.fixture(scope="module", params=RUNS)
-def demo(folder: Path, request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Name and output of a demo. It has the status 0 only if its pictures beat simple answers."""
+def made(folder: Path, name: str) -> str:
+    """Output of a demo."""
     done = patience.run(
         # The environment that runs this test is set up already: nothing is to be made anew.
-        ["make", "demo", f"RECIPE={request.param}", f"DEMO={folder}", "--assume-old=.venv/ready"],
+        ["make", "demo", f"RECIPE={name}", f"DEMO={folder}", "--assume-old=.venv/ready"],
         cwd=ROOT,
         env=environment() | {"MAKEFLAGS": ""},
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return request.param, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def demo(folder: Path, request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Name and output of a demo. It has the status 0 only if its pictures beat simple answers."""
+    return request.param, made(folder, request.param)
 
 
 def test_the_held_out_pictures_beat_simple_answers(demo: tuple[str, str]) -> None:
@@ -71,3 +78,22 @@ def test_it_ran_at_its_real_size_on_two_processes(demo: tuple[str, str], folder:
     }[name]
     assert len(pictures) == number
     assert all(Image.open(path).size == size for path in pictures)
+
+
+def test_digits_are_those_that_were_asked_for(folder: Path) -> None:
+    """By the word of a classifier that knows real digits."""
+    made(folder, "digits")
+    assert len(list((folder / "digits-pictures").glob("0*.png"))) == 100
+    out = folder / "many"
+    status, output = organza("sample", folder / "digits-run", out, "--num=500", "--grid=0")
+    assert status == 0, output
+    known = judge.trained(*judge.labelled(folder / "digits" / "train", 1))
+    real, truth = judge.labelled(folder / "digits" / "test", 1)
+    assert (judge.opinion(known, real)[0] == truth).float().mean() >= 0.95
+    samples = judge.pictures(out, 1)
+    shown, sure = judge.opinion(known, samples)
+    asked = torch.arange(len(shown)) % 10
+    # One in ten by chance; a longer training comes to more than nine (tests/benchmarks/README.md).
+    assert (shown == asked).float().mean() >= 0.7 and sure.mean() >= 0.8
+    noise = 2 * torch.rand_like(samples) - 1
+    assert judge.distance(known, samples, real) < judge.distance(known, noise, real) / 3

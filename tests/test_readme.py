@@ -104,6 +104,8 @@ def adapted(line: str) -> list[str]:
         words[words.index("--steps=30")] = "--steps=1"
         # VGG in bf16 takes minutes on processors without it.
         words += ["--size=64x64", "--model.ngf=4", *HD, "--model.lambda_vgg=0"]
+    if "tests.benchmarks.samples" in words:
+        words += ["--images=1", "--num=10"]
     if "tests.benchmarks.versus" in words:
         words[words.index("--steps=10")] = "--steps=1"
         words += ["--size=64x32"]

@@ -217,7 +217,7 @@ ENLARGED = ("mode=resize_and_crop", "load_size=32", "crop_size=32")
         ("dcgan", {"side": 30}, (), "model.side=30: images of 30x30 do not fit"),
         ("infogan", {"side": 28, "norm": "instance"}, (), "model.norm=instance is refused"),
         ("infogan", {"side": 30}, (), "model.form=original makes 28 or 32"),
-        ("infogan", {"trunk_widths": [1]}, (), "model.trunk_widths=[1]: give 3 numbers"),
+        ("infogan", {"side": 28, "trunk_widths": [1]}, (), "trunk_widths=[1]: give 3 numbers"),
         ("cogan", {"side": 32}, (), "model.form=original makes 28, enlarging a multiple of 16"),
         ("sagan", {"num_classes": 3, "side": 48}, (), "with classes choose 32, 64, 128, 256"),
     ],
