@@ -29,7 +29,7 @@ from trainers.settings import Draw, GANSettings, Needs
 Channels = Annotated[Literal[1, 3], BeforeValidator(number)]
 """Grey or RGB."""
 AT_ONCE = 8
-"""Images that are made together to be shown: no more than are trained with, and often fewer."""
+"""Images that are made together to be shown: the board has more of them than a micro-batch may."""
 
 
 @dataclass(frozen=True)

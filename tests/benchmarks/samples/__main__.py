@@ -75,8 +75,8 @@ BIGGAN = (
 LEARNERS = {
     "gan": Learner("gan", 1_000_000, ("--batch.total=64", "--optim.lr=2e-4", "--optim.beta1=0.5")),
     "dcgan": Learner("dcgan", 400_000, (*DIGITS, "--batch.total=64")),
-    "wgan": Learner("wgan", 1_000_000, (*DIGITS, "--optim.lr=5e-4")),
-    "wgan_gp": Learner("wgan-gp", 800_000, (*DIGITS, "--optim.lr=3e-4")),
+    "wgan": Learner("wgan", 800_000, (*DIGITS, "--optim.lr=5e-4")),
+    "wgan_gp": Learner("wgan-gp", 500_000, (*DIGITS, "--optim.lr=3e-4")),
     "cgan": Learner("digits", 300_000, ()),
     "infogan": Learner(
         "infogan",

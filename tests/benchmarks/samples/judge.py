@@ -16,7 +16,7 @@ from shards.sets.annotations import read_annotations
 from shards.sets.reader import Reader
 from shards.sets.shard_set import ShardSet, open_shards
 
-EPOCHS, BATCH = 8, 64
+EPOCHS, BATCH = 5, 64
 
 
 class Judge(nn.Module):

@@ -13,7 +13,7 @@ from launcher.commands import cli, option_docs
 from launcher.recipe import config
 from launcher.recipe.config import RECIPES
 
-NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+NAMES = sorted(path.stem for path in RECIPES.glob("*/*.yaml"))
 
 
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, *words: str) -> str:

@@ -9,7 +9,7 @@ from tests.launcher.sample import organza
 PARAMETERS = {
     "gan": "D 0.1 M, G 0.2 M",
     "dcgan": "D 2.8 M, G 12.7 M",
-    "wgan": "D 2.8 M, G 13.1 M",
+    "wgan": "D 2.8 M, G 12.7 M",
     "wgan-gp": "D 2.8 M, G 13.1 M",
     "cgan": "G 1.8 M, D 1.1 M",
     "infogan": "D 6.6 M, G 6.8 M",

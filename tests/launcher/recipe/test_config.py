@@ -177,7 +177,7 @@ def test_the_resolved_configuration_reads_back_equal(recipe: str, tmp_path: Path
     assert config.load(str(path)) == loaded
 
 
-@pytest.mark.parametrize("path", sorted(config.RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(config.RECIPES.glob("*/*.yaml")), ids=lambda p: p.stem)
 def test_recipes_are_valid_and_say_what_they_are(path: Path) -> None:
     head = path.read_text().split("\ngan:")[0]
     assert all(word in head for word in ("Command:", "Cost:", "Expect")), "a recipe's head"
