@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from launcher.recipe.config import Config, ConfigError
 from launcher.recipe.data_fit import fits, preprocess_of
 from shards.pixels.census import label_histogram
 from shards.pixels.images import check_header, decode_sample, has_alpha, is_turned
-from shards.pixels.made_pictures import check_replaceable, save
+from shards.pixels.made_pictures import check_replaceable, save_pixels
 from shards.pixels.storing import Storing
 from shards.read.stream import collate
 from shards.records import RGBA, DataError, Record, check_label_ids
@@ -84,9 +83,7 @@ class Conditions:
 
     def write(self, key: str, picture: Tensor) -> None:
         """picture: uint8 [1, 3 or 4, H, W], the translation of the condition `key`."""
-        pixels = picture.permute(1, 2, 0).cpu().numpy()
-        pixels = pixels[..., 0] if len(picture) == 1 else pixels
-        save(Image.fromarray(pixels), self.results[key])
+        save_pixels(picture.permute(1, 2, 0).cpu().numpy(), self.results[key])
 
     def _check(self, record: Record) -> None:
         for member, path in record.files.items():

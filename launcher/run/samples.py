@@ -26,8 +26,9 @@ def drawn(
     batch = {}
     for draw in needs.samples:
         values = torch.from_numpy(np.stack([noise_of(draw).at(seed, n) for n in numbers]))
-        limited = truncation is not None and draw.distribution == "normal"
-        batch[draw.name] = truncated(values, truncation) if limited else values
+        if truncation is not None and draw.distribution == "normal":
+            values = truncated(values, truncation)
+        batch[draw.name] = values
     return batch
 
 
@@ -36,11 +37,11 @@ def noise_of(draw: Draw) -> Noise:
     return Noise(f"sample {draw.name}", draw.shape, draw.distribution)
 
 
-def truncated(values: Tensor, limit: float | None) -> Tensor:
+def truncated(values: Tensor, limit: float) -> Tensor:
     """Normal numbers -> numbers of the normal distribution cut at +-limit: what is left when larger
     ones are drawn again (Brock et al., arXiv:1809.11096, section 3.1). By the distributions'
     inverse, so that an image changes little with the limit."""
-    below = torch.special.ndtr(torch.tensor(-(limit or 0.0), dtype=torch.float64))
+    below = torch.special.ndtr(torch.tensor(-limit, dtype=torch.float64))
     share = torch.special.ndtr(values.double())
     return torch.special.ndtri(below + share * (1 - 2 * below)).to(values.dtype)
 

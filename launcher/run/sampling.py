@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from launcher.recipe.building import PRECISIONS
@@ -17,7 +16,7 @@ from launcher.run.generator import generator_of
 from launcher.run.samples import between, drawn
 from launcher.text.progress_bar import progress_bar
 from nets.layers.conditioning import denormalise, in_colours
-from shards.pixels.made_pictures import check_replaceable, save
+from shards.pixels.made_pictures import check_replaceable, save_pixels
 from trainers.board.pictures import mosaic
 from trainers.engine.translate import run_all
 from trainers.gan import Batch
@@ -104,8 +103,7 @@ def sample(checkpoint: Path, out: Path, wanted: Wanted, ema: bool) -> None:
     def use(key: str, batch: Batch, images: Tensor) -> None:
         nonlocal done
         for picture in denormalise(images).cpu():
-            pixels = picture.permute(1, 2, 0).numpy()
-            save(Image.fromarray(pixels[..., 0] if len(picture) == 1 else pixels), paths[done])
+            save_pixels(picture.permute(1, 2, 0).numpy(), paths[done])
             done += 1
             if columns and len(pictures) < SHEET_HOLDS:
                 pictures.append(picture)
@@ -116,7 +114,7 @@ def sample(checkpoint: Path, out: Path, wanted: Wanted, ema: bool) -> None:
         run_all(gan.to(device), batches, gan.sample, use, PRECISIONS[config.precision], move)
     if columns:
         sheet = mosaic(in_colours(torch.stack(pictures)), columns)
-        save(Image.fromarray(sheet.permute(1, 2, 0).numpy()), out / SHEET)
+        save_pixels(sheet.permute(1, 2, 0).numpy(), out / SHEET)
     print(f"{out}: {len(paths)} pictures by {stored.path}.")
 
 

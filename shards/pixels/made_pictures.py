@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -67,6 +68,11 @@ def save(image: Image.Image, path: Path) -> None:
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def save_pixels(pixels: np.ndarray, path: Path) -> None:
+    """The same of uint8 [H, W, 1, 3 or 4]."""
+    save(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), path)
 
 
 def _identity(path: Path) -> tuple[int, int]:

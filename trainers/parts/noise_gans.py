@@ -116,6 +116,8 @@ class NoiseGAN(GAN):
         super().__init__()
         self.config = config
         self.game = config.game
+        self.members = frozenset(config.needs.channels)
+        """What of a batch is images."""
 
     def phases(self, images: int) -> tuple[Phase, ...]:
         game = self.game
@@ -132,7 +134,7 @@ class NoiseGAN(GAN):
                 prepared[name] = (value.double() * self.config.classes_drawn).long()
             elif name == "class":
                 prepared[name] = value
-            elif name in self.config.needs.channels:
+            elif name in self.members:
                 prepared[name] = conditioning.normalise(value, dtype)
             elif isinstance(value, Tensor):
                 # As they were drawn: in low precision a penalty's places would lie on a grid.

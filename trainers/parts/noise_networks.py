@@ -26,6 +26,14 @@ Kind = Literal["dcgan", "mlp"]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
 
 
+def check_widths(settings: Settings, counts: Mapping[str, int]) -> None:
+    """Raise ValueError unless these options, where they are given, have so many numbers."""
+    for name, count in counts.items():
+        widths = getattr(settings, name)
+        if widths is not None and len(widths) != count:
+            raise ValueError(f"model.{name}={list(widths)}: give {count} numbers")
+
+
 class NoiseGenerator(Settings):
     """Options under `model.generator`."""
 

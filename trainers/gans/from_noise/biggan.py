@@ -173,9 +173,11 @@ class BigGAN(NoiseGAN):
         """The term of a network's weights, if it has a weight of its own; the shared embedding is
         left out, as in the authors' code."""
         term = f"{net}/ortho"
+        if not self.weights[term]:
+            return {}
         named = self.nets[net].named_parameters()
         own = [parameter for name, parameter in named if not name.startswith("embedding.")]
-        return {term: orthogonality(own)} if self.weights[term] else {}
+        return {term: orthogonality(own)}
 
 
 def _generator(config: Config) -> BigganGenerator:

@@ -30,7 +30,7 @@ from nets.layers.norms import Norm
 from nets.losses import codes, losses
 from trainers.gan import Batch, Terms
 from trainers.parts.noise_gans import Channels, Game, NoiseGAN, NoiseSettings
-from trainers.parts.noise_networks import Widths
+from trainers.parts.noise_networks import Widths, check_widths
 from trainers.settings import Needs
 
 
@@ -62,10 +62,7 @@ class Config(NoiseSettings):
         layers = {"generator_widths": 4, "discriminator_widths": 3}
         if not self.original:
             layers = {"generator_widths": 2, "discriminator_widths": 4}
-        for name, count in layers.items():
-            widths = getattr(self, name)
-            if widths is not None and len(widths) != count:
-                raise ValueError(f"model.{name}={list(widths)}: give {count} numbers")
+        check_widths(self, layers)
         return self
 
     @property

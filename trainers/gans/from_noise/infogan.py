@@ -39,7 +39,7 @@ from nets.layers.norms import Norm
 from nets.losses import codes, losses
 from trainers.gan import Batch, Phase, Terms
 from trainers.parts.noise_gans import Channels, Game, NoiseGAN, NoiseSettings
-from trainers.parts.noise_networks import Widths
+from trainers.parts.noise_networks import Widths, check_widths
 from trainers.settings import Draw, Needs
 
 
@@ -92,10 +92,7 @@ class Config(NoiseSettings):
             )
         if not self.three_heads and self.side not in (28, 32):
             raise ValueError(f"model.side={self.side}: model.form=original makes 28 or 32")
-        for name, count in self.layers.items():
-            widths = getattr(self, name)
-            if widths is not None and len(widths) != count:
-                raise ValueError(f"model.{name}={list(widths)}: give {count} numbers")
+        check_widths(self, self.layers)
         return self
 
     @property

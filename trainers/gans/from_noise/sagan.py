@@ -108,17 +108,17 @@ class Sagan(NoiseGAN):
         super().__init__(config)
         self.gan_loss = config.gan_loss
         self.conditional = self.joint = bool(config.num_classes)
+        self.penalised = config.gan_loss == "wgangp"
         build = _with_classes if config.num_classes else _without_classes
         self.nets = build(config, training)
         init_orthogonal(self.nets)
         self.weights = {"D/real": 1.0, "D/fake": 1.0, "G/gan": 1.0, "D/gp": config.lambda_gp}
 
     def phases(self, images: int) -> tuple[Phase, ...]:
-        twice = self.config.gan_loss == "wgangp"
-        return Phase("D", ("D",), repeats=2 if twice else 1), Phase("G", ("G",))
+        return Phase("D", ("D",), repeats=2 if self.penalised else 1), Phase("G", ("G",))
 
     def losses(self, phase: str, batch: Batch, carry: Batch) -> tuple[Tensor, Terms, Batch]:
-        if phase == "G" or self.config.gan_loss == "hinge":
+        if phase == "G" or not self.penalised:
             return super().losses(phase, batch, carry)
         drawn = self.drawn(batch, "D", 0)
         if "fake" in carry:
@@ -127,11 +127,6 @@ class Sagan(NoiseGAN):
         fake = self.made_for_d(drawn, 0)
         terms = self.discriminator_terms(batch, drawn, fake)
         return self.total(terms), terms, {"fake": fake}
-
-    def static_parts(self) -> list[nn.Module]:
-        """Not D where a penalty differentiates it twice."""
-        twice = self.config.gan_loss == "wgangp"
-        return [self.nets["G"]] if twice else super().static_parts()
 
 
 def _without_classes(config: Config, training: bool) -> nn.ModuleDict:
